@@ -1,0 +1,120 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let strict: [SwiftSetting] =
+    Context.environment["DISTRIBKV_WARNINGS_AS_ERRORS"] == nil ? [] : [.unsafeFlags(["-warnings-as-errors"])]
+
+let settings: [SwiftSetting] =
+    [
+        .enableUpcomingFeature("InternalImportsByDefault"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .enableUpcomingFeature("ExistentialAny"),
+    ] + strict
+
+func library(_ name: String, _ path: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Sources/\(path)", swiftSettings: settings)
+}
+func program(_ name: String, _ path: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, path: "Sources/\(path)", swiftSettings: settings)
+}
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources,
+        swiftSettings: settings)
+}
+
+let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
+
+let package = Package(
+    name: "distribKV",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "DistribKVClient", targets: ["DistribKVClient"]),
+        .executable(name: "router", targets: ["router"]),
+        .executable(name: "storage-node", targets: ["storage-node"]),
+        .executable(name: "replicator", targets: ["replicator"]),
+        .executable(name: "kv", targets: ["kv"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    ],
+    targets: [
+        // Shared: what every role builds on. Imports point down this list only.
+        library("Core", "Shared/Core"),
+        library("Sharding", "Shared/Sharding", ["Core"]),
+        library("Configuration", "Shared/Configuration", ["Core", "Sharding", toml, argumentParser]),
+        library("HTTPServer", "Shared/HTTPServer", [nioCore, nioPosix, nioHTTP1]),
+        library("Wire", "Shared/Wire", ["Core", "Sharding", nioCore, nioHTTP1]),
+        library("Observability", "Shared/Observability", [logging]),
+
+        // storage-node
+        .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
+        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB"]),
+        library("Shard", "StorageNode/Shard", ["Core", "Sharding", "Wire", "LSM", nioCore, logging]),
+        library(
+            "StorageNodeService", "StorageNode/Service",
+            [
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "LSM", "Shard", nioCore,
+                nioPosix, nioHTTP1, logging, lifecycle,
+            ]),
+        program(
+            "storage-node", "StorageNode/Daemon",
+            ["StorageNodeService", "Configuration", "Observability", argumentParser, logging]),
+
+        // The client library: the router's proxy, kv and the tests route with it.
+        library(
+            "DistribKVClient", "Client", ["Core", "Sharding", "Wire", nioCore, nioPosix, nioHTTP1]),
+
+        // router
+        library(
+            "RouterService", "Router/Service",
+            [
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "DistribKVClient", nioCore,
+                nioPosix, nioHTTP1, logging, lifecycle,
+            ]),
+        program(
+            "router", "Router/Daemon", ["RouterService", "Configuration", "Observability", argumentParser, logging]),
+
+        // replicator
+        .systemLibrary(name: "CCurl", path: "Sources/Replicator/CCurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+        library("Curl", "Replicator/Curl", ["CCurl"]),
+        library(
+            "ReplicatorService", "Replicator/Service",
+            [
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "Curl", nioCore, nioPosix,
+                nioHTTP1, logging, lifecycle,
+            ]),
+        program(
+            "replicator", "Replicator/Daemon",
+            ["ReplicatorService", "Configuration", "Observability", argumentParser, logging]),
+
+        // kv
+        program(
+            "kv", "CLI",
+            ["Core", "Sharding", "Configuration", "Wire", "DistribKVClient", nioCore, nioPosix, argumentParser]),
+
+        tests("CoreTests", ["Core"]),
+        tests("ShardingTests", ["Sharding", "Core"]),
+        tests("ConfigurationTests", ["Configuration", "Sharding", "Core"]),
+        tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+        tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
+        tests("LSMTests", ["LSM", "Core"]),
+        tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
+        tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
+        tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
+        tests("RouterTests", ["RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "DistribKVClient", "Core", nioCore, nioPosix, nioHTTP1, logging]),
+        tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,54 @@
+public import NIOCore
+
+/// The place of one answer in its connection's sequence of answers.
+///
+/// Answers leave in the order in which the requests arrived, whatever the order of the calls here; an answer
+/// that is ahead of its turn is kept encoded until then. Where the peer has gone, the answer is dropped.
+///
+/// Every method must be called on ``eventLoop`` (checked); the value itself may travel through other threads.
+public struct HTTPExchange: @unchecked Sendable {
+    // Unchecked, because `connection` belongs to its event loop: each method checks that it runs there.
+    let connection: HTTPConnectionHandler
+    let sequence: UInt64
+    public let eventLoop: any EventLoop
+
+    /// Answers with a whole response.
+    public func respond(_ response: HTTPResponse) {
+        respond(status: response.status, contentLength: response.body.readableBytes) { buffer in
+            for (name, value) in response.headers {
+                buffer.writeString(name)
+                buffer.writeStaticString(": ")
+                buffer.writeString(value)
+                buffer.writeStaticString("\r\n")
+            }
+        } body: { buffer in
+            buffer.writeImmutableBuffer(response.body)
+        }
+    }
+
+    /// Answers without a response value in between: the closures write straight into the connection's output.
+    ///
+    /// - Parameters:
+    ///   - contentLength: what `body` appends, in bytes; nil for an answer that has no content (204, 304).
+    ///   - fields: appends header fields, each with its CRLF.
+    ///   - body: appends the content; not called for a HEAD request.
+    public func respond(
+        status: Int, contentLength: Int?, fields: (inout ByteBuffer) -> Void, body: (inout ByteBuffer) -> Void = { _ in }
+    ) {
+        eventLoop.preconditionInEventLoop()
+        connection.respond(
+            sequence: sequence, status: status, contentLength: contentLength, fields: fields, body: body)
+    }
+
+    /// Answers when `response` is there; `failure` makes the answer to its error.
+    public func respond(
+        _ response: EventLoopFuture<HTTPResponse>, failure: @escaping @Sendable (any Error) -> HTTPResponse
+    ) {
+        response.hop(to: eventLoop).whenComplete { result in
+            switch result {
+            case .success(let response): respond(response)
+            case .failure(let error): respond(failure(error))
+            }
+        }
+    }
+}

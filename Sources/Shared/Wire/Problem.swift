@@ -1,0 +1,88 @@
+/// An error answer: a problem document of RFC 9457, media type `application/problem+json`.
+public struct Problem: Error, Sendable, Hashable {
+    /// A stable name that scripts can match; each has one HTTP status.
+    public struct Kind: Sendable, Hashable {
+        public let name: String
+        public let status: Int
+        public let title: String
+
+        init(_ name: String, _ status: Int, _ title: String) {
+            self.name = name
+            self.status = status
+            self.title = title
+        }
+    }
+
+    public var kind: Kind
+    /// One sentence about this occurrence that says what to do.
+    public var detail: String
+    /// Further members, each a JSON string.
+    public var members: [Member]
+
+    public struct Member: Sendable, Hashable {
+        public let name: String
+        public let value: String
+    }
+
+    public init(_ kind: Kind, _ detail: String, members: KeyValuePairs<String, String> = [:]) {
+        self.kind = kind
+        self.detail = detail
+        self.members = members.map { Member(name: $0.key, value: $0.value) }
+    }
+
+    /// The document, without a trailing newline.
+    public var json: String {
+        var text = "{\"type\":\(JSONText.quote(kind.name)),\"title\":\(JSONText.quote(kind.title))"
+        text += ",\"status\":\(kind.status),\"detail\":\(JSONText.quote(detail))"
+        for member in members { text += ",\(JSONText.quote(member.name)):\(JSONText.quote(member.value))" }
+        return text + "}"
+    }
+}
+
+extension Problem.Kind {
+    public static let badRequest = Self("bad-request", 400, "The request is not valid")
+    public static let notFound = Self("not-found", 404, "There is no such key")
+    public static let unknownPath = Self("unknown-path", 404, "There is no such resource")
+    public static let unknownShard = Self("unknown-shard", 404, "This node does not host that shard")
+    public static let methodNotAllowed = Self("method-not-allowed", 405, "The method is not allowed here")
+    public static let requestTimeout = Self("request-timeout", 408, "The request took too long to arrive")
+    public static let notLeader = Self("not-leader", 409, "This node does not lead the shard")
+    public static let staleTerm = Self("stale-term", 409, "The term is older than one already seen")
+    public static let logMismatch = Self("log-mismatch", 409, "The batches do not continue this replica's log")
+    public static let diverged = Self("diverged", 409, "The two histories differ")
+    public static let logTruncated = Self("log-truncated", 410, "The log no longer reaches back that far")
+    public static let valueTooLarge = Self("value-too-large", 413, "The value is too large")
+    public static let targetTooLong = Self("target-too-long", 414, "The request target is too long")
+    public static let expectationFailed = Self("expectation-failed", 417, "The expectation cannot be met")
+    public static let headersTooLarge = Self("headers-too-large", 431, "The header fields are too large")
+    public static let internalError = Self("internal-error", 500, "The server failed")
+    public static let unsupported = Self("unsupported", 501, "This is not supported")
+    public static let badGateway = Self("bad-gateway", 502, "The node behind the router answered wrongly")
+    public static let overloaded = Self("overloaded", 503, "Too much is in flight")
+    public static let unavailable = Self("unavailable", 503, "No node can serve this now")
+    public static let storageFailed = Self("storage-failed", 503, "The storage failed")
+    public static let upstreamTimeout = Self("upstream-timeout", 504, "The node behind the router did not answer in time")
+    public static let storageFull = Self("storage-full", 507, "The disk is full")
+    public static let redirectLoop = Self("redirect-loop", 508, "The request was redirected too often")
+}
+
+/// The one piece of JSON written by hand: a string, RFC 8259 section 7.
+public enum JSONText {
+    public static func quote(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": quoted += "\\\""
+            case "\\": quoted += "\\\\"
+            case "\n": quoted += "\\n"
+            case "\r": quoted += "\\r"
+            case "\t": quoted += "\\t"
+            case _ where scalar.value < 0x20:
+                let digits = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}
