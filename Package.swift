@@ -57,6 +57,7 @@ let package = Package(
         library("HTTPServer", "Shared/HTTPServer", [nioCore, nioPosix, nioHTTP1]),
         library("Wire", "Shared/Wire", ["Core", "Sharding", nioCore, nioHTTP1]),
         library("Observability", "Shared/Observability", [logging]),
+        library("ServiceSupport", "Shared/Service", ["Core", "HTTPServer", "Wire", nioCore, nioHTTP1]),
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
@@ -65,8 +66,8 @@ let package = Package(
         library(
             "StorageNodeService", "StorageNode/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "LSM", "Shard", nioCore,
-                nioPosix, nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "LSM", "Shard",
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         program(
             "storage-node", "StorageNode/Daemon",
@@ -80,8 +81,8 @@ let package = Package(
         library(
             "RouterService", "Router/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "DistribKVClient", nioCore,
-                nioPosix, nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability",
+                "DistribKVClient", nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         program(
             "router", "Router/Daemon", ["RouterService", "Configuration", "Observability", argumentParser, logging]),
@@ -92,8 +93,8 @@ let package = Package(
         library(
             "ReplicatorService", "Replicator/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "Curl", nioCore, nioPosix,
-                nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "Curl",
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         program(
             "replicator", "Replicator/Daemon",
@@ -109,6 +110,7 @@ let package = Package(
         tests("ConfigurationTests", ["Configuration", "Sharding", "Core"]),
         tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
+        tests("ServiceSupportTests", ["ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
         tests("LSMTests", ["LSM", "Core"]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
         tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
