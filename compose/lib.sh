@@ -109,7 +109,7 @@ build() {
     mkdir -p "$RUN"
     [[ -t 1 ]] || say "Building $what; the output goes to $log"
     if ! swift build --package-path "$ROOT" "$@" </dev/null 2>&1 | tee "$log" | show_progress "Building $what"; then
-        grep -E '(^| )(error|fatal error):' "$log" | sort -u | head -n 20 >&2 || tail -n 20 "$log" >&2
+        grep -E '^([^ ].*: )?(fatal )?error: ' "$log" | sed "s|^$ROOT/||" | sort -u | head -n 20 >&2 || tail -n 20 "$log" >&2
         fail "the build failed; its whole output is in $log"
     fi
     say "Built $what in $((SECONDS - started)) s"
