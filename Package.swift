@@ -29,6 +29,7 @@ let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let signals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
 
@@ -63,13 +64,13 @@ let package = Package(
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
-        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB"]),
+        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", nioCore]),
         library("Shard", "StorageNode/Shard", ["Core", "Sharding", "Wire", "LSM", nioCore, logging]),
         library(
             "StorageNodeService", "StorageNode/Service",
             [
                 "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "LSM", "Shard",
-                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
             "storage-node", "StorageNode/Daemon",
