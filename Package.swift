@@ -60,7 +60,7 @@ let package = Package(
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
-        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB"]),
+        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", nioCore]),
         library("Shard", "StorageNode/Shard", ["Core", "Sharding", "Wire", "LSM", nioCore, logging]),
         library(
             "StorageNodeService", "StorageNode/Service",
@@ -109,7 +109,7 @@ let package = Package(
         tests("ConfigurationTests", ["Configuration", "Sharding", "Core"]),
         tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
-        tests("LSMTests", ["LSM", "Core"]),
+        tests("LSMTests", ["LSM", "Core", nioCore]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
         tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
