@@ -115,7 +115,7 @@ let package = Package(
         tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
         tests("ServiceSupportTests", ["ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
-        tests("LSMTests", ["LSM", "Core"]),
+        tests("LSMTests", ["LSM", "Core", nioCore]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
         tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
