@@ -92,7 +92,7 @@ let package = Package(
 
         // replicator
         .systemLibrary(name: "CCurl", path: "Sources/Replicator/CCurl", providers: [.apt(["libcurl4-openssl-dev"])]),
-        library("Curl", "Replicator/Curl", ["CCurl"]),
+        library("Curl", "Replicator/Curl", ["CCurl", nioCore]),
         library(
             "ReplicatorService", "Replicator/Service",
             [
