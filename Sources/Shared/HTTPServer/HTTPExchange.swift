@@ -10,7 +10,9 @@ public struct HTTPExchange: @unchecked Sendable {
     // Unchecked, because `connection` belongs to its event loop: each method checks that it runs there.
     let connection: HTTPConnectionHandler
     let sequence: UInt64
-    public let eventLoop: any EventLoop
+
+    /// The one whose handler the request went to.
+    public var eventLoop: any EventLoop { connection.loop.eventLoop }
 
     /// Answers with a whole response.
     public func respond(_ response: HTTPResponse) {
