@@ -76,6 +76,7 @@ private struct ShardingFileReader {
         readTable("replication", of: &root) { $0.read(into: &file.replication) }
         readTable("router", of: &root) { $0.read(into: &file.router) }
         root.finish(noun: "table or key")
+        settings += root.settings
         return file
     }
 
