@@ -29,6 +29,7 @@ let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let signals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
 
@@ -59,16 +60,17 @@ let package = Package(
             ["Core", "Sharding", "Observability", toml, argumentParser, logging]),
         library("HTTPServer", "Shared/HTTPServer", [nioCore, nioPosix, nioHTTP1]),
         library("Wire", "Shared/Wire", ["Core", "Sharding", nioCore, nioHTTP1]),
+        library("ServiceSupport", "Shared/Service", ["Core", "HTTPServer", "Wire", nioCore, nioHTTP1]),
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
-        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB"]),
+        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", nioCore]),
         library("Shard", "StorageNode/Shard", ["Core", "Sharding", "Wire", "LSM", nioCore, logging]),
         library(
             "StorageNodeService", "StorageNode/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "LSM", "Shard", nioCore,
-                nioPosix, nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "LSM", "Shard",
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
             "storage-node", "StorageNode/Daemon",
@@ -82,20 +84,20 @@ let package = Package(
         library(
             "RouterService", "Router/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "DistribKVClient", nioCore,
-                nioPosix, nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability",
+                "DistribKVClient", nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         program(
             "router", "Router/Daemon", ["RouterService", "Configuration", "Observability", argumentParser, logging]),
 
         // replicator
         .systemLibrary(name: "CCurl", path: "Sources/Replicator/CCurl", providers: [.apt(["libcurl4-openssl-dev"])]),
-        library("Curl", "Replicator/Curl", ["CCurl"]),
+        library("Curl", "Replicator/Curl", ["CCurl", nioCore]),
         library(
             "ReplicatorService", "Replicator/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "Curl", nioCore, nioPosix,
-                nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "Curl",
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         program(
             "replicator", "Replicator/Daemon",
@@ -112,7 +114,8 @@ let package = Package(
         tests("ObservabilityTests", ["Observability", logging]),
         tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
-        tests("LSMTests", ["LSM", "Core"]),
+        tests("ServiceSupportTests", ["ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
+        tests("LSMTests", ["LSM", "Core", nioCore]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
         tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),

@@ -1,15 +1,5 @@
-import Core
+public import Core
 public import Sharding
-
-/// When an acknowledged write is on the disk, not only with the operating system.
-public enum Durability: String, Sendable, Hashable, CaseIterable {
-    /// fsync before the answer, shared by the writes that wait at that moment.
-    case always
-    /// fsync every 100 ms.
-    case interval
-    /// No fsync by itself.
-    case os
-}
 
 /// What a router does with a request for a key.
 public enum RouterMode: String, Sendable, Hashable, CaseIterable {

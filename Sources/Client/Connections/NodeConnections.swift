@@ -1,0 +1,152 @@
+public import Core
+public import NIOCore
+
+/// Limits of the connections to nodes; each has a name and a default.
+public struct NodeConnectionsConfiguration: Sendable {
+    /// Connections to one node from one event loop.
+    public var connectionsPerNodeMax = 16
+    /// Requests in flight on one connection; over 1, requests are pipelined.
+    public var pipeliningDepthMax = 1
+    /// Requests to one node that may wait for a connection, per event loop; one more fails with `overloaded`.
+    public var waitersPerNodeMax = 1_024
+    /// Bytes of bodies of requests that wait for a connection to one node, per event loop.
+    public var waitingBodyBytesMax = 64 << 20
+    /// The largest response body, in bytes; the connection of a larger one is closed.
+    public var responseBodyBytesMax = Limits.valueBytesMaxDefault
+    public var connectTimeout = TimeAmount.seconds(2)
+    /// A connection without a request is closed after this; shorter than the servers' own idle timeout, so that
+    /// a request seldom meets a connection that the server is closing.
+    public var idleTimeout = TimeAmount.seconds(60)
+
+    public init() {}
+}
+
+/// Pooled HTTP/1.1 connections to nodes: one pool for every event loop and node, so nothing is shared and a caller on
+/// an event loop never leaves it.
+///
+/// A request takes an idle connection, else a new one while there may be more, else a place behind others where
+/// pipelining is on, else it waits. A connection that breaks fails exactly the requests on it. Nothing is retried
+/// and no redirect is followed here.
+///
+/// Call ``shutdown()`` before the event loops stop.
+public final class NodeConnections: Sendable {
+    private let group: any EventLoopGroup
+    private let pools: [ObjectIdentifier: NIOLoopBoundBox<LoopPool>]
+
+    /// - Parameter group: its event loops carry the connections; the server's own for a proxy.
+    public init(group: any EventLoopGroup, configuration: NodeConnectionsConfiguration = .init()) {
+        precondition(configuration.connectionsPerNodeMax > 0 && configuration.pipeliningDepthMax > 0)
+        self.group = group
+        var pools: [ObjectIdentifier: NIOLoopBoundBox<LoopPool>] = [:]
+        for eventLoop in group.makeIterator() {
+            pools[ObjectIdentifier(eventLoop)] = NIOLoopBoundBox.makeBoxSendingValue(
+                LoopPool(eventLoop: eventLoop, configuration: configuration), eventLoop: eventLoop)
+        }
+        self.pools = pools
+    }
+
+    /// Sends `request` to the node at `address` and answers its response.
+    ///
+    /// Fails with ``NodeFailure``. On an event loop of the group it stays on that loop when called there; for an event
+    /// loop of another group a loop of this one carries the request.
+    /// - Parameters:
+    ///   - eventLoop: completes the future.
+    ///   - deadline: when the request fails with `timedOut`, wherever it is then.
+    public func execute(
+        _ request: NodeRequest, to address: NodeAddress, on eventLoop: any EventLoop, deadline: NIODeadline
+    ) -> EventLoopFuture<NodeResponse> {
+        guard let pool = pools[ObjectIdentifier(eventLoop)] else {
+            return execute(request, to: address, on: loopOfGroup(), deadline: deadline).hop(to: eventLoop)
+        }
+        let promise = eventLoop.makePromise(of: NodeResponse.self)
+        if eventLoop.inEventLoop {
+            pool.value.execute(request, to: address, deadline: deadline, promise: promise)
+        } else {
+            eventLoop.execute { pool.value.execute(request, to: address, deadline: deadline, promise: promise) }
+        }
+        return promise.futureResult
+    }
+
+    /// Sends `request` to the node at `address` and returns its response.
+    ///
+    /// Not ended by cancellation of the task: the deadline bounds it.
+    /// - Throws: ``NodeFailure``.
+    public func execute(
+        _ request: NodeRequest, to address: NodeAddress, deadline: NIODeadline
+    ) async throws -> NodeResponse {
+        try await execute(request, to: address, on: loopOfGroup(), deadline: deadline).get()
+    }
+
+    /// Fails what waits, closes every connection (requests in flight fail with `cancelled`) and refuses new requests.
+    public func shutdown() async {
+        for pool in pools.values {
+            let closed = pool.eventLoop.flatSubmit { pool.value.shutdown() }
+            // Fails only where the event loop itself has stopped, and its connections with it.
+            _ = try? await closed.get()
+        }
+    }
+
+    /// How many connections are open, over all event loops; for status pages and tests.
+    public func openConnections(to address: NodeAddress) async throws -> Int {
+        var count = 0
+        for pool in pools.values {
+            count += try await pool.eventLoop.submit { pool.value.openConnections(to: address) }.get()
+        }
+        return count
+    }
+
+    private func loopOfGroup() -> any EventLoop {
+        let any = group.any()
+        return pools[ObjectIdentifier(any)] == nil ? group.next() : any
+    }
+}
+
+/// The pools of one event loop, and confined to it.
+final class LoopPool {
+    private let eventLoop: any EventLoop
+    private let configuration: NodeConnectionsConfiguration
+    private var nodes: [NodeAddress: NodePool] = [:]
+    private var isShutDown = false
+
+    init(eventLoop: any EventLoop, configuration: NodeConnectionsConfiguration) {
+        self.eventLoop = eventLoop
+        self.configuration = configuration
+    }
+
+    func execute(
+        _ request: NodeRequest, to address: NodeAddress, deadline: NIODeadline, promise: EventLoopPromise<NodeResponse>
+    ) {
+        if let defect = RequestEncoding.defect(of: request) {
+            return promise.fail(NodeFailure(address: address, delivery: .notSent, error: defect))
+        }
+        guard !isShutDown else {
+            let error = KVError(.cancelled, "the connections to nodes are shut down")
+            return promise.fail(NodeFailure(address: address, delivery: .notSent, error: error))
+        }
+        let pending = PendingRequest(request: request, deadline: deadline, promise: promise)
+        if let pool = nodes[address] { return pool.execute(pending) }
+        let pool = NodePool(address: address, eventLoop: eventLoop, configuration: configuration)
+        // A node that left the topology must not leave its empty pool behind.
+        pool.whenEmpty = { [weak self] in self?.nodes[address] = nil }
+        nodes[address] = pool
+        pool.execute(pending)
+    }
+
+    func openConnections(to address: NodeAddress) -> Int { nodes[address]?.openConnections ?? 0 }
+
+    func shutdown() -> EventLoopFuture<Void> {
+        isShutDown = true
+        return EventLoopFuture.andAllComplete(nodes.values.map { $0.shutdown() }, on: eventLoop)
+    }
+}
+
+/// A request that no connection has taken yet.
+struct PendingRequest {
+    let request: NodeRequest
+    let deadline: NIODeadline
+    let promise: EventLoopPromise<NodeResponse>
+
+    func fail(_ delivery: NodeFailure.Delivery, _ address: NodeAddress, _ error: KVError) {
+        promise.fail(NodeFailure(address: address, delivery: delivery, error: error))
+    }
+}

@@ -1,0 +1,103 @@
+import NIOCore
+
+/// What the connections of one event loop share: the handler, the clock, the date field, the byte budget.
+///
+/// Belongs to its event loop; nothing in it is synchronised.
+final class HTTPLoop {
+    let eventLoop: any EventLoop
+    let configuration: HTTPServerConfiguration
+    let handler: any HTTPHandler
+    private let bufferedBodyBytesMax: Int
+    private var bufferedBodyBytes = 0
+    private var connections: [ObjectIdentifier: HTTPConnectionHandler] = [:]
+    private var batching = false
+    private var withUnsentAnswers: [HTTPConnectionHandler] = []
+    private var timer: RepeatedTask?
+
+    /// Coarse: read once a tick, so that no request pays for a clock.
+    private(set) var now: NIODeadline
+    /// `date: …` with its CRLF.
+    private(set) var dateField: [UInt8]
+    private(set) var draining = false
+
+    init(
+        eventLoop: any EventLoop, loops: Int, configuration: HTTPServerConfiguration, handler: any HTTPHandler
+    ) {
+        self.eventLoop = eventLoop
+        self.configuration = configuration
+        self.handler = handler
+        self.bufferedBodyBytesMax = configuration.bufferedBodyBytesMax / loops
+        self.now = .now()
+        self.dateField = HTTPDate.field(secondsSinceEpoch: HTTPDate.wallSeconds())
+    }
+
+    /// Starts the regular look at deadlines; ``stop()`` ends it.
+    func start() {
+        let box = NIOLoopBound(self, eventLoop: eventLoop)
+        let interval = configuration.tickInterval
+        timer = eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
+            box.value.tick()
+        }
+    }
+
+    func stop() { timer?.cancel() }
+
+    private func tick() {
+        now = .now()
+        dateField = HTTPDate.field(secondsSinceEpoch: HTTPDate.wallSeconds())
+        for connection in Array(connections.values) { connection.checkDeadlines() }
+    }
+
+    func add(_ connection: HTTPConnectionHandler) { connections[ObjectIdentifier(connection)] = connection }
+
+    func remove(_ connection: HTTPConnectionHandler) { connections[ObjectIdentifier(connection)] = nil }
+
+    /// Takes `count` bytes of the budget for request bodies; false where it is used up.
+    func reserve(_ count: Int) -> Bool {
+        // A single body over this loop's share still passes when nothing else is held.
+        guard count == 0 || bufferedBodyBytes == 0 || bufferedBodyBytes + count <= bufferedBodyBytesMax else { return false }
+        bufferedBodyBytes += count
+        return true
+    }
+
+    func release(_ count: Int) { bufferedBodyBytes -= count }
+
+    func batchingAnswers(_ body: () -> Void) {
+        guard !batching else { return body() }
+        batching = true
+        body()
+        // By index, and still batching: sending can hand out a waiting request, whose answer adds to the list.
+        var sent = 0
+        while sent < withUnsentAnswers.count {
+            let connection = withUnsentAnswers[sent]
+            connection.isInBatch = false
+            connection.sendAnswers()
+            sent += 1
+        }
+        withUnsentAnswers.removeAll(keepingCapacity: true)
+        batching = false
+    }
+
+    /// True where the answers of `connection` will be sent at the end of a batch.
+    func defersSending(of connection: HTTPConnectionHandler) -> Bool {
+        guard batching else { return false }
+        if !connection.isInBatch {
+            connection.isInBatch = true
+            withUnsentAnswers.append(connection)
+        }
+        return true
+    }
+
+    /// Every connection closes once it has answered what has arrived. The result lists those still open.
+    func drain() -> [EventLoopFuture<Void>] {
+        draining = true
+        let open = Array(connections.values)
+        let closed = open.compactMap(\.closed)
+        for connection in open { connection.drain() }
+        return closed
+    }
+
+    func closeAll() {
+        for connection in Array(connections.values) { connection.abort() }
+    }
+}

@@ -1,0 +1,182 @@
+import NIOCore
+import NIOHTTP1
+
+/// The request that is arriving on a connection: its head, and its body so far.
+struct IncomingRequest {
+    enum Verdict {
+        /// `declaredBytes` is the `content-length`, 0 where there is none.
+        case accept(declaredBytes: Int, expectsContinue: Bool)
+        case refuse(HTTPRejection)
+    }
+
+    /// A sender slower than this is cut off once the request timeout has passed.
+    private static let bodyBytesPerSecondMin = 65_536
+
+    private(set) var head: HTTPRequestHead?
+    /// The body's time runs from here.
+    var since = NIODeadline.distantFuture
+    private(set) var body = ByteBuffer()
+    private(set) var receivedBytes = 0
+    private(set) var bodyBytesMax = 0
+    /// The peer offered to leave HTTP after this request. The decoder reads nothing behind such an offer.
+    private(set) var offersUpgrade = false
+    private var declaredBytes = 0
+    var reservedBytes = 0
+
+    /// Checks the head against RFC 9112 and the limits.
+    mutating func begin(
+        _ head: HTTPRequestHead, bodyBytesMax: Int, configuration: HTTPServerConfiguration, now: NIODeadline
+    ) -> Verdict {
+        self.head = head
+        self.since = now
+        self.bodyBytesMax = bodyBytesMax
+        guard head.uri.utf8.count <= configuration.targetBytesMax else {
+            return .refuse(.targetTooLong(limit: configuration.targetBytesMax))
+        }
+        var fields = Fields()
+        for (name, value) in head.headers {
+            if let rejection = fields.add(name, value) { return .refuse(rejection) }
+        }
+        offersUpgrade = fields.upgrade
+        if let rejection = fields.rejection(version: head.version, configuration: configuration) {
+            return .refuse(rejection)
+        }
+        guard isPlausibleTarget(of: head) else {
+            return .refuse(.malformed("the request target is neither a path nor an http URL"))
+        }
+        declaredBytes = fields.contentLength ?? 0
+        guard declaredBytes <= bodyBytesMax else { return .refuse(.bodyTooLarge(limit: bodyBytesMax)) }
+        if let expectation = fields.expectation, !expectation.isEqualCaseInsensitiveASCII(to: "100-continue") {
+            return .refuse(.unknownExpectation(expectation))
+        }
+        let hasBody = declaredBytes > 0 || fields.chunked
+        return .accept(
+            declaredBytes: declaredBytes,
+            expectsContinue: fields.expectation != nil && hasBody && head.version.minor > 0)
+    }
+
+    mutating func append(_ bytes: ByteBuffer) {
+        if receivedBytes == 0 {
+            body = bytes
+            if declaredBytes > bytes.readableBytes { body.reserveCapacity(declaredBytes) }
+        } else {
+            body.writeImmutableBuffer(bytes)
+        }
+        receivedBytes += bytes.readableBytes
+    }
+
+    /// True where the body should have arrived by `now`.
+    func isLate(now: NIODeadline, timeout: TimeAmount) -> Bool {
+        let allowance = Int64(receivedBytes) * (1_000_000_000 / Int64(IncomingRequest.bodyBytesPerSecondMin))
+        return now - since > timeout + .nanoseconds(allowance)
+    }
+
+    // MARK: Target
+
+    /// The target in origin form, also where it was sent as a URL (RFC 9112 section 3.2.2).
+    func target(of head: HTTPRequestHead) -> String {
+        let uri = head.uri
+        guard uri.utf8.first != UInt8(ascii: "/"), let start = absoluteFormPath(of: uri) else { return uri }
+        let origin = uri[start...]
+        return origin.utf8.first == UInt8(ascii: "/") ? String(origin) : "/" + origin
+    }
+
+    private func isPlausibleTarget(of head: HTTPRequestHead) -> Bool {
+        let uri = head.uri
+        if head.method == .CONNECT { return false }
+        if uri.utf8.first == UInt8(ascii: "/") { return true }
+        return absoluteFormPath(of: uri) != nil || (uri == "*" && head.method == .OPTIONS)
+    }
+
+    /// Where path or query of an absolute URL starts; nil where it is none, or has no authority.
+    private func absoluteFormPath(of uri: String) -> String.Index? {
+        let scheme = "http://"
+        let bytes = uri.utf8
+        guard bytes.count > scheme.utf8.count else { return nil }
+        let authority = bytes.index(bytes.startIndex, offsetBy: scheme.utf8.count)
+        guard uri[..<authority].lowercased() == scheme else { return nil }
+        let path = bytes[authority...].firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") }
+        return path == authority ? nil : path ?? bytes.endIndex
+    }
+}
+
+/// What the header fields of one request say about its framing.
+private struct Fields {
+    private var bytes = 0
+    private var hosts = 0
+    private var transferEncodings = 0
+    private(set) var contentLength: Int?
+    private(set) var chunked = false
+    private(set) var upgrade = false
+    private(set) var expectation: String?
+
+    mutating func add(_ name: String, _ value: String) -> HTTPRejection? {
+        bytes += name.utf8.count + value.utf8.count + 4
+        switch name.utf8.count {
+        case 4 where name.isEqualCaseInsensitiveASCII(to: "host"):
+            hosts += 1
+            guard value.utf8.allSatisfy(isHostByte) else { return .malformed("the host field is not a host") }
+        case 6 where name.isEqualCaseInsensitiveASCII(to: "expect"):
+            expectation = value
+        case 7 where name.isEqualCaseInsensitiveASCII(to: "upgrade"):
+            upgrade = true
+        case 14 where name.isEqualCaseInsensitiveASCII(to: "content-length"):
+            guard contentLength == nil else { return Fields.ambiguous }
+            guard let length = Int(value), value.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else {
+                return .malformed("content-length is not a number")
+            }
+            contentLength = length
+        case 17 where name.isEqualCaseInsensitiveASCII(to: "transfer-encoding"):
+            transferEncodings += 1
+            chunked = value.isEqualCaseInsensitiveASCII(to: "chunked")
+        default: break
+        }
+        return nil
+    }
+
+    func rejection(version: HTTPVersion, configuration: HTTPServerConfiguration) -> HTTPRejection? {
+        guard bytes <= configuration.headerBytesMax else {
+            return .headersTooLarge(limit: configuration.headerBytesMax)
+        }
+        guard hosts == 1 || (hosts == 0 && version.minor == 0) else {
+            return .malformed(hosts == 0 ? "the host field is missing" : "there is more than one host field")
+        }
+        guard transferEncodings > 0 else { return nil }
+        guard contentLength == nil, version.minor > 0 else { return Fields.ambiguous }
+        guard transferEncodings == 1, chunked else {
+            return .malformed("the only transfer encoding served is chunked")
+        }
+        return nil
+    }
+
+    /// Two ways to read the length of one message: request smuggling, RFC 9112 section 11.2.
+    private static let ambiguous = HTTPRejection.malformed("the length of the body is ambiguous")
+
+    /// RFC 3986 section 3.2.2, generously: what no host and port can contain is left out.
+    private func isHostByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x21...0x7e:
+            switch byte {
+            case UInt8(ascii: "/"), UInt8(ascii: "?"), UInt8(ascii: "#"), UInt8(ascii: "@"), UInt8(ascii: "\\"),
+                UInt8(ascii: ","), UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: ">"):
+                false
+            default: true
+            }
+        default: false
+        }
+    }
+}
+
+extension String {
+    /// `lowercased` is in lower case and ASCII.
+    func isEqualCaseInsensitiveASCII(to lowercased: StaticString) -> Bool {
+        guard utf8.count == lowercased.utf8CodeUnitCount else { return false }
+        var expected = lowercased.utf8Start
+        for byte in utf8 {
+            let folded = byte >= UInt8(ascii: "A") && byte <= UInt8(ascii: "Z") ? byte | 0x20 : byte
+            if folded != expected.pointee { return false }
+            expected += 1
+        }
+        return true
+    }
+}

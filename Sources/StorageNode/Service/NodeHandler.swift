@@ -1,0 +1,93 @@
+import Configuration
+import Core
+import HTTPServer
+import NIOCore
+import NIOHTTP1
+import Observability
+import ServiceSupport
+import Shard
+import Sharding
+import Wire
+
+/// Answers every request that arrives on one event loop of a storage node.
+final class NodeHandler: HTTPHandler {
+    private let node: Node
+    private let keys: KeyHandler
+    private let replication: ReplicationHandler
+    /// `kv-epoch: …` with its CRLF.
+    private let epochField: [UInt8]
+
+    init(node: Node, eventLoop: any EventLoop) {
+        self.node = node
+        keys = KeyHandler(node: node, eventLoop: eventLoop)
+        replication = ReplicationHandler(node: node)
+        epochField = Array("\(KVHeader.epoch): \(node.topology.epoch)\r\n".utf8)
+    }
+
+    func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(epochField) }
+
+    func response(to rejection: HTTPRejection) -> HTTPResponse { HTTPResponse(problem: Problem(rejection)) }
+
+    func bodyBytesMax(method: HTTPMethod, target: String) -> Int {
+        switch method {
+        case .PUT: node.configuration.storage.valueBytesMax
+        case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.batchesBytesMax
+        // Nothing here reads the body of another request, but a small one does no harm.
+        default: 65_536
+        }
+    }
+
+    func handle(_ request: HTTPRequest, _ exchange: HTTPExchange) {
+        let isKey = request.withTargetBytes { bytes in
+            guard let target = KeyTarget(bytes) else { return false }
+            do throws(Problem) {
+                try keys.handle(request, target, bytes, exchange)
+            } catch {
+                exchange.respond(HTTPResponse(problem: error))
+            }
+            return true
+        }
+        if !isKey { handleOther(request, exchange) }
+    }
+
+    private func handleOther(_ request: HTTPRequest, _ exchange: HTTPExchange) {
+        let path = request.path
+        if path.hasPrefix(ReplicationHandler.pathPrefix) { return replication.handle(request, exchange) }
+        let answer: () -> Void
+        switch path {
+        case APIPath.healthz: answer = { exchange.respond(HTTPResponse(text: "ok")) }
+        case APIPath.readyz: answer = { exchange.respond(self.readiness) }
+        case APIPath.topology: answer = { exchange.respond(HTTPResponse(json: self.node.topologyDocument)) }
+        case APIPath.status: answer = { self.respondStatus(exchange) }
+        case APIPath.metrics: answer = { self.respondMetrics(exchange) }
+        default: return exchange.respond(HTTPResponse(unknownPath: path))
+        }
+        guard request.method == .GET || request.method == .HEAD else {
+            return exchange.respond(HTTPResponse(methodNotAllowed: request.method.rawValue, allowed: "GET, HEAD"))
+        }
+        answer()
+    }
+
+    /// Ready while every hosted shard takes what its role lets it take.
+    private var readiness: HTTPResponse {
+        for (shard, replica) in zip(node.topology.shards, node.replicas) {
+            guard let failure = replica?.failure else { continue }
+            return HTTPResponse(problem: Problem(.unavailable, "Shard \(shard.name) takes no writes: \(failure)"))
+        }
+        return HTTPResponse(text: "ok")
+    }
+
+    private func respondStatus(_ exchange: HTTPExchange) {
+        let node = self.node
+        let document = node.readers.run(on: exchange.eventLoop) { HTTPResponse(document: try node.status()) }
+        exchange.respond(document) { HTTPResponse(problem: Problem($0)) }
+    }
+
+    private func respondMetrics(_ exchange: HTTPExchange) {
+        let text = node.metrics.registry.exposition()
+        exchange.respond(
+            HTTPResponse(
+                status: 200, headers: [(name: "content-type", value: MetricsRegistry.contentType)],
+                body: ByteBuffer(string: text)))
+    }
+}

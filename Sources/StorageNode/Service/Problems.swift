@@ -1,0 +1,32 @@
+import Core
+import Wire
+
+extension Problem {
+    /// What a client is told about a failure inside the node.
+    init(_ error: any Error) {
+        if let problem = error as? Problem {
+            self = problem
+            return
+        }
+        guard let error = error as? KVError else {
+            self.init(.internalError, "\(error)")
+            return
+        }
+        let kind: Problem.Kind =
+            switch error.code {
+            case .overloaded: .overloaded
+            case .invalidArgument: .badRequest
+            case .corrupted: .storageFailed
+            case .storageFull: .storageFull
+            case .storageFailed: .storageFailed
+            case .unavailable, .cancelled: .unavailable
+            case .notLeader: .notLeader
+            case .staleTerm: .staleTerm
+            case .logMismatch: .logMismatch
+            case .logTruncated: .logTruncated
+            case .diverged: .diverged
+            default: .internalError
+            }
+        self.init(kind, error.description)
+    }
+}

@@ -1,0 +1,35 @@
+public import Configuration
+public import Core
+public import Logging
+public import Sharding
+
+/// Everything a storage node needs to know to start.
+public struct StorageNodeConfiguration: Sendable {
+    public var topology: Topology
+    /// This node's identity in the topology: it hosts every shard replica with this address.
+    public var address: NodeAddress
+    /// Where it listens; differs from `address` behind an address translation.
+    public var listen: NodeAddress
+    /// Made where it is missing. Holds `topology.json` and a folder for each hosted shard.
+    public var dataDirectory: String
+    public var storage: StorageSettings
+    public var replication: ReplicationSettings
+    /// Event loops that serve connections.
+    public var eventLoopThreads: Int
+    public var logger: Logger
+
+    public init(
+        topology: Topology, address: NodeAddress, listen: NodeAddress, dataDirectory: String,
+        storage: StorageSettings = StorageSettings(), replication: ReplicationSettings = ReplicationSettings(),
+        eventLoopThreads: Int, logger: Logger
+    ) {
+        self.topology = topology
+        self.address = address
+        self.listen = listen
+        self.dataDirectory = dataDirectory
+        self.storage = storage
+        self.replication = replication
+        self.eventLoopThreads = eventLoopThreads
+        self.logger = logger
+    }
+}
