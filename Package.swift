@@ -29,6 +29,7 @@ let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let signals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
 
@@ -63,13 +64,13 @@ let package = Package(
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
-        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB"]),
+        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", nioCore]),
         library("Shard", "StorageNode/Shard", ["Core", "Sharding", "Wire", "LSM", nioCore, logging]),
         library(
             "StorageNodeService", "StorageNode/Service",
             [
                 "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "LSM", "Shard",
-                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
             "storage-node", "StorageNode/Daemon",
@@ -84,14 +85,15 @@ let package = Package(
             "RouterService", "Router/Service",
             [
                 "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability",
-                "DistribKVClient", nioCore, nioPosix, nioHTTP1, logging, lifecycle,
+                "DistribKVClient", nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
-            "router", "Router/Daemon", ["RouterService", "Configuration", "Observability", argumentParser, logging]),
+            "router", "Router/Daemon",
+            ["RouterService", "Configuration", "Observability", "Sharding", "Core", nioCore, argumentParser, logging]),
 
         // replicator
         .systemLibrary(name: "CCurl", path: "Sources/Replicator/CCurl", providers: [.apt(["libcurl4-openssl-dev"])]),
-        library("Curl", "Replicator/Curl", ["CCurl"]),
+        library("Curl", "Replicator/Curl", ["CCurl", nioCore]),
         library(
             "ReplicatorService", "Replicator/Service",
             [
@@ -114,11 +116,14 @@ let package = Package(
         tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
         tests("ServiceSupportTests", ["ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
-        tests("LSMTests", ["LSM", "Core"]),
+        tests("LSMTests", ["LSM", "Core", nioCore]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
         tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
-        tests("RouterTests", ["RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "DistribKVClient", "Core", nioCore, nioPosix, nioHTTP1, logging]),
+        tests("RouterTests", [
+            "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient", "Core", nioCore,
+            nioPosix, nioHTTP1, nioEmbedded, logging,
+        ]),
         tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix]),
     ],
     swiftLanguageModes: [.v6]

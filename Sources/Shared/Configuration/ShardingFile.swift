@@ -1,15 +1,5 @@
-import Core
+public import Core
 public import Sharding
-
-/// When an acknowledged write is on the disk, not only with the operating system.
-public enum Durability: String, Sendable, Hashable, CaseIterable {
-    /// fsync before the answer, shared by the writes that wait at that moment.
-    case always
-    /// fsync every 100 ms.
-    case interval
-    /// No fsync by itself.
-    case os
-}
 
 /// What a router does with a request for a key.
 public enum RouterMode: String, Sendable, Hashable, CaseIterable {
@@ -41,9 +31,9 @@ public struct ReplicationSettings: Sendable, Hashable {
     /// Log a leader keeps for followers that are behind, per shard, on disk.
     public var logRetentionBytes = 1 << 30
     /// Batches in one request to a follower; a single larger batch is sent alone.
-    public var batchBytesMax = 4 << 20
+    public var batchBytesMax = 1 << 20
     /// Batches read from a leader and not yet confirmed, per follower.
-    public var inFlightBytesMax = 16 << 20
+    public var inFlightBytesMax = 4 << 20
 
     public init() {}
 }

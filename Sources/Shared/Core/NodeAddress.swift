@@ -34,7 +34,12 @@ public struct NodeAddress: Hashable, Sendable, Comparable {
         self.init(host: String(host), port: Int(port))
     }
 
-    public var isLoopback: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") }
+    /// Whether only this machine can reach it. A name other than `localhost` counts as reachable from elsewhere.
+    public var isLoopback: Bool {
+        if host == "localhost" || host == "::1" { return true }
+        let octets = host.split(separator: ".", omittingEmptySubsequences: false)
+        return octets.count == 4 && octets[0] == "127" && octets.allSatisfy { UInt8($0) != nil && $0.first != "+" }
+    }
 
     public static func < (left: NodeAddress, right: NodeAddress) -> Bool {
         (left.host, left.port) < (right.host, right.port)

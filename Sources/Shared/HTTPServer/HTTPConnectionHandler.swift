@@ -3,55 +3,66 @@ import NIOHTTP1
 
 /// One connection: puts requests together, keeps the order of the answers, enforces the limits.
 ///
-/// Invariants: `slots` holds one entry for each request handed out and not yet answered onto the wire, in order
-/// of arrival, and its first entry has sequence `firstSequence`; only the first may be encoded into `output`, the
-/// others wait encoded in their slot; nothing is handed out or written after an answer that closes the connection.
+/// Invariants: `owed` holds one slot for each request handed out and not yet answered into `output`; only the answer
+/// to its first goes there, the others wait in their slot; nothing is handed out once `accepting` is false and
+/// `arrivals` is empty; nothing is written after the answer that closes the connection.
 final class HTTPConnectionHandler: ChannelDuplexHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundIn = Never
     typealias OutboundOut = ByteBuffer
-
-    private struct Slot {
-        let isHead: Bool
-        let keepAlive: Bool
-        /// HTTP/1.0 peers close unless they are told.
-        let saysKeepAlive: Bool
-        /// Of the loop's budget for bodies, given back with the answer.
-        let reservedBytes: Int
-        var answer: [ByteBuffer]?
-    }
 
     private enum Arrival {
         case request(HTTPRequest, keepAlive: Bool, saysKeepAlive: Bool, reservedBytes: Int)
         case rejection(HTTPRejection, isHead: Bool)
     }
 
+    private enum Closing {
+        case no
+        /// No more answers follow; those written are still on their way to the socket.
+        case flushing
+        /// The peer may still be sending what was refused. A closed socket would answer that with a reset, and a
+        /// reset takes the answer away from the peer, so what arrives is read and dropped for a while.
+        case lingering(since: NIODeadline)
+    }
+
     /// Bodies from here on are written as buffers of their own instead of being copied into the output.
     private static let separateBodyBytesMin = 32_768
-    /// Bytes read and dropped after a refusal, so that the peer gets to read the answer before a reset.
-    private static let lingerBytesMax = 32 << 20
-    private static let lingerTime = TimeAmount.seconds(2)
-    /// A sender slower than this is cut off once the request timeout has passed.
-    private static let bodyBytesPerSecondMin = 65_536
+    /// Answers gather up to this size before they are passed on, and count against the channel's write buffer.
+    private static let outputBytesMax = 65_536
+    /// An output buffer up to this size is used again; larger ones would add up over idle connections.
+    private static let outputBytesKept = 4_096
+    /// Bytes read and dropped after the last request.
+    private static let droppedBytesMax = 32 << 20
 
     let loop: HTTPLoop
+    /// Over the limit of connections: answered 503 whatever it asks.
+    private let isRefused: Bool
     private var context: ChannelHandlerContext?
     private var incoming = IncomingRequest()
-    private var arrivals = CircularBuffer<Arrival>(initialCapacity: 4)
-    private var slots = CircularBuffer<Slot>(initialCapacity: 4)
-    private var firstSequence: UInt64 = 0
+    private var arrivals = CircularBuffer<Arrival>(initialCapacity: 1)
+    private var owed = AnswerQueue()
     private var output = ByteBuffer()
     /// While true, answers gather in `output`; whoever set it sends them.
     private var corked = false
+    /// A large body was passed on and not flushed.
+    private var unflushed = false
+    private var isWritable = true
     private var readWanted = false
     private var continueWanted = false
+    /// False once what arrives can no longer get an answer: it is dropped.
+    private var accepting = true
+    private var droppedBytes = 0
     private var inputClosed = false
     private var answeredLast = false
-    private var lingering: (since: NIODeadline, bytes: Int)?
+    private var closing = Closing.no
     private var lastActivity: NIODeadline
+    private var pendingBytesSeen = 0
+    /// Is in the loop's list of connections whose answers go out at the end of the batch.
+    var isInBatch = false
 
-    init(loop: HTTPLoop) {
+    init(loop: HTTPLoop, isRefused: Bool = false) {
         self.loop = loop
+        self.isRefused = isRefused
         self.lastActivity = loop.now
     }
 
@@ -61,8 +72,15 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        output = context.channel.allocator.buffer(capacity: 512)
         loop.add(self)
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        context.fireChannelActive()
+        if isRefused {
+            refuse(.overloaded)
+            sendAnswers()
+        }
     }
 
     func handlerRemoved(context: ChannelHandlerContext) { forget() }
@@ -75,20 +93,20 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     private func forget() {
         guard context != nil else { return }
         context = nil
+        accepting = false
         loop.remove(self)
-        loop.release(incoming.reservedBytes)
-        incoming = IncomingRequest()
-        for slot in slots { loop.release(slot.reservedBytes) }
-        slots.removeAll()
+        loop.release(incoming.reservedBytes + owed.reservedBytes)
         for case .request(_, _, _, let reserved) in arrivals { loop.release(reserved) }
+        incoming = IncomingRequest()
+        owed = AnswerQueue()
         arrivals.removeAll()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         corked = true
         let part = unwrapInboundIn(data)
-        if lingering != nil || answeredLast {
-            if case .body(let bytes) = part { linger(bytes.readableBytes) }
+        guard accepting else {
+            if case .body(let bytes) = part { drop(bytes.readableBytes) }
             return
         }
         switch part {
@@ -109,39 +127,51 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        dispatchArrivals()
-        sendAnswers()
+        isWritable = context.channel.isWritable
+        // While corked, this is called from inside a write, and whoever corked goes on after it.
+        if isWritable, !corked { sendAnswers() }
         context.fireChannelWritabilityChanged()
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if case .some(.inputClosed) = event as? ChannelEvent {
+        switch event as? ChannelEvent {
+        case .inputClosed:
             inputClosed = true
-            if lingering != nil { context.close(promise: nil) } else { closeIfDone() }
+            // The decoder may have passed parts on from its leftovers, with no end of a read to follow.
+            corked = false
+            sendAnswers()
+        case .outputClosed:
+            closing = .lingering(since: loop.eventLoop.now)
+            if droppedBytes > HTTPConnectionHandler.droppedBytesMax { abort() } else { resumeReading() }
+        case nil: break
         }
         context.fireUserInboundEventTriggered(event)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard let parserError = error as? HTTPParserError else {
-            // The socket is broken: nothing that could be written would arrive.
-            context.close(promise: nil)
-            return
+        let rejection: HTTPRejection
+        switch error {
+        case ByteToMessageDecoderError.dataReceivedInErrorState(_, let bytes):
+            return drop(bytes.readableBytes)
+        case is LimitedRequestDecoder.TargetTooLong:
+            rejection = .targetTooLong(limit: loop.configuration.targetBytesMax)
+        case HTTPParserError.headerOverflow:
+            rejection = .headersTooLarge(limit: loop.configuration.headerBytesMax)
+        case let parserError as HTTPParserError:
+            rejection = .malformed(parserError.debugDescription)
+        default:
+            // The socket is broken, or the peer floods a connection it asked to upgrade.
+            return abort()
         }
-        guard !answeredLast, !incoming.refused, !inputClosed else { return }
-        let overflow = parserError == .headerOverflow
-        refuse(
-            overflow
-                ? .headersTooLarge(limit: loop.configuration.headerBytesMax)
-                : .malformed(parserError.debugDescription))
+        // A peer that has gone altogether shows as an unfinished request, too.
+        guard accepting, context.channel.isActive else { return }
+        refuse(rejection)
         if !corked { sendAnswers() }
     }
 
     // MARK: Receiving
 
     private func receive(_ head: HTTPRequestHead) {
-        guard !incoming.refused else { return }
-        lastActivity = loop.now
         let bodyBytesMax = loop.handler.bodyBytesMax(method: head.method, target: head.uri)
         switch incoming.begin(head, bodyBytesMax: bodyBytesMax, configuration: loop.configuration, now: loop.now) {
         case .refuse(let rejection):
@@ -157,10 +187,10 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     }
 
     private func receive(_ bytes: ByteBuffer) {
-        guard !incoming.refused else { return }
         continueWanted = false
         let count = bytes.readableBytes
-        guard incoming.receivedBytes + count <= incoming.bodyBytesMax else {
+        guard count <= incoming.bodyBytesMax - incoming.receivedBytes else {
+            drop(count)
             return refuse(.bodyTooLarge(limit: incoming.bodyBytesMax))
         }
         let missing = incoming.receivedBytes + count - incoming.reservedBytes
@@ -172,20 +202,21 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     }
 
     private func receiveEnd() {
-        guard !incoming.refused, let head = incoming.head else { return }
+        guard let head = incoming.head else { return }
         continueWanted = false
         let request = HTTPRequest(
             method: head.method, target: incoming.target(of: head), headers: head.headers, body: incoming.body)
-        let keepAlive = head.isKeepAlive && !loop.draining
+        let keepAlive = head.isKeepAlive && !incoming.offersUpgrade && !loop.draining
         let saysKeepAlive = keepAlive && head.version.minor == 0
         let reserved = incoming.reservedBytes
         incoming = IncomingRequest()
-        guard mayDispatch, arrivals.isEmpty else {
+        accepting = keepAlive
+        if mayDispatch, arrivals.isEmpty {
+            dispatch(request, keepAlive: keepAlive, saysKeepAlive: saysKeepAlive, reservedBytes: reserved)
+        } else {
             arrivals.append(
                 .request(request, keepAlive: keepAlive, saysKeepAlive: saysKeepAlive, reservedBytes: reserved))
-            return
         }
-        dispatch(request, keepAlive: keepAlive, saysKeepAlive: saysKeepAlive, reservedBytes: reserved)
     }
 
     /// The request now arriving is refused: its answer is the last one of this connection.
@@ -193,66 +224,73 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         let isHead = incoming.head?.method == .HEAD
         loop.release(incoming.reservedBytes)
         incoming = IncomingRequest()
-        incoming.refused = true
         continueWanted = false
+        accepting = false
         arrivals.append(.rejection(rejection, isHead: isHead))
         dispatchArrivals()
+    }
+
+    private func drop(_ count: Int) {
+        droppedBytes += count
+        if droppedBytes > HTTPConnectionHandler.droppedBytesMax, case .lingering = closing { abort() }
     }
 
     // MARK: Handing out
 
     private var mayDispatch: Bool {
-        slots.count < loop.configuration.pipelinedRequestsMax && context?.channel.isWritable == true && !answeredLast
+        isWritable && owed.count < loop.configuration.pipelinedRequestsMax && !answeredLast
     }
 
-    private var mayRead: Bool { arrivals.isEmpty && mayDispatch || lingering != nil }
+    private var mayRead: Bool {
+        accepting ? arrivals.isEmpty && mayDispatch : droppedBytes <= HTTPConnectionHandler.droppedBytesMax
+    }
 
     private func dispatchArrivals() {
         let wasCorked = corked
         corked = true
-        defer { corked = wasCorked }
         while mayDispatch, let arrival = arrivals.popFirst() {
             switch arrival {
             case .request(let request, let keepAlive, let saysKeepAlive, let reserved):
                 dispatch(request, keepAlive: keepAlive, saysKeepAlive: saysKeepAlive, reservedBytes: reserved)
             case .rejection(let rejection, let isHead):
-                let sequence = openSlot(
-                    Slot(isHead: isHead, keepAlive: false, saysKeepAlive: false, reservedBytes: 0))
+                let sequence = owed.append(
+                    AnswerQueue.Slot(isHead: isHead, keepAlive: false, saysKeepAlive: false, reservedBytes: 0))
                 respond(sequence: sequence, loop.handler.response(to: rejection))
             }
         }
-        if readWanted, mayRead {
-            readWanted = false
-            context?.read()
-        }
+        corked = wasCorked
+        resumeReading()
+    }
+
+    private func resumeReading() {
+        guard readWanted, mayRead else { return }
+        readWanted = false
+        // The time in which this side did not read is not the sender's.
+        if incoming.head != nil { incoming.since = loop.now }
+        context?.read()
     }
 
     private func dispatch(_ request: HTTPRequest, keepAlive: Bool, saysKeepAlive: Bool, reservedBytes: Int) {
-        let sequence = openSlot(
-            Slot(
+        let sequence = owed.append(
+            AnswerQueue.Slot(
                 isHead: request.method == .HEAD, keepAlive: keepAlive, saysKeepAlive: saysKeepAlive,
                 reservedBytes: reservedBytes))
-        loop.handler.handle(
-            request, HTTPExchange(connection: self, sequence: sequence, eventLoop: loop.eventLoop))
-    }
-
-    private func openSlot(_ slot: Slot) -> UInt64 {
-        slots.append(slot)
-        return firstSequence + UInt64(slots.count - 1)
+        loop.handler.handle(request, HTTPExchange(connection: self, sequence: sequence))
     }
 
     // MARK: Answering
 
     func respond(sequence: UInt64, _ response: HTTPResponse) {
+        let hasContent = response.status != 204 && response.status != 304
         let separate = response.body.readableBytes >= HTTPConnectionHandler.separateBodyBytesMin
-        let empty = response.status == 204 || response.status == 304
         respond(
-            sequence: sequence, status: response.status, contentLength: empty ? nil : response.body.readableBytes,
-            separateBody: separate ? response.body : nil
+            sequence: sequence, status: response.status,
+            contentLength: hasContent ? response.body.readableBytes : nil,
+            separateBody: hasContent && separate ? response.body : nil
         ) { buffer in
             buffer.writeFields(response.headers)
         } body: { buffer in
-            if !separate { buffer.writeImmutableBuffer(response.body) }
+            buffer.writeImmutableBuffer(response.body)
         }
     }
 
@@ -260,35 +298,43 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         sequence: UInt64, status: Int, contentLength: Int?, separateBody: ByteBuffer? = nil,
         fields: (inout ByteBuffer) -> Void, body: (inout ByteBuffer) -> Void
     ) {
-        guard context != nil, sequence >= firstSequence else { return }
-        let offset = Int(sequence - firstSequence)
-        guard offset < slots.count else { return }
-        let index = slots.index(slots.startIndex, offsetBy: offset)
-        let slot = slots[index]
-        guard slot.answer == nil else { return }
-        if offset == 0 {
-            let closes = !slot.keepAlive || isLastOfDraining
-            encode(slot, status, contentLength, closes, into: &output, fields: fields, body: body)
-            if let separateBody, !slot.isHead { write(separateBody) }
-            finishFirst(closes: closes)
+        guard context != nil, let turn = owed.turn(of: sequence) else { return }
+        if turn == 0 {
+            let wasCorked = corked
+            corked = true
+            let slot = leaveQueue()
+            let closes = isLast(slot)
+            writeHead(status, contentLength, into: &output, fields: fields)
+            endHead(of: slot, closes: closes)
+            if let contentLength, !slot.isHead {
+                if let separateBody { pass(separateBody) } else { append(contentLength, to: &output, body) }
+            }
+            if closes { endAnswers() }
+            passOnIfLarge()
+            answerWaiting()
+            corked = wasCorked
         } else {
-            var buffer = ByteBuffer()
-            encode(slot, status, contentLength, !slot.keepAlive, into: &buffer, fields: fields, body: body)
-            slots[index].answer = [buffer]
-            if let separateBody, !slot.isHead { slots[index].answer?.append(separateBody) }
+            var head = ByteBuffer()
+            writeHead(status, contentLength, into: &head, fields: fields)
+            var content = ByteBuffer()
+            if let contentLength, !owed[turn].isHead {
+                if let separateBody { content = separateBody } else { append(contentLength, to: &content, body) }
+            }
+            owed[turn].answer = AnswerQueue.Answer(head: head, body: content)
         }
         if !corked, !loop.defersSending(of: self) { sendAnswers() }
     }
 
-    /// The answer to the first slot is the last one that the server, which is shutting down, owes this peer.
-    private var isLastOfDraining: Bool {
-        loop.draining && slots.count == 1 && arrivals.isEmpty && incoming.head == nil
+    private func append(_ contentLength: Int, to buffer: inout ByteBuffer, _ body: (inout ByteBuffer) -> Void) {
+        let start = buffer.writerIndex
+        body(&buffer)
+        assert(buffer.writerIndex - start == contentLength, "the content is not as long as content-length says")
     }
 
-    private func encode(
-        _ slot: Slot, _ status: Int, _ contentLength: Int?, _ closes: Bool, into buffer: inout ByteBuffer,
-        fields: (inout ByteBuffer) -> Void, body: (inout ByteBuffer) -> Void
+    private func writeHead(
+        _ status: Int, _ contentLength: Int?, into buffer: inout ByteBuffer, fields: (inout ByteBuffer) -> Void
     ) {
+        if buffer.capacity == 0 { buffer.reserveCapacity(512) }
         buffer.writeStatusLine(status)
         if let contentLength {
             buffer.writeStaticString("content-length: ")
@@ -298,114 +344,155 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         fields(&buffer)
         loop.handler.writeCommonFields(into: &buffer)
         buffer.writeBytes(loop.dateField)
-        if closes {
-            buffer.writeStaticString("connection: close\r\n")
-        } else if slot.saysKeepAlive {
-            buffer.writeStaticString("connection: keep-alive\r\n")
-        }
-        buffer.writeStaticString("\r\n")
-        if !slot.isHead { body(&buffer) }
     }
 
-    /// The first slot's answer is in the output: gives its place up, and sends those after it that are ready.
-    private func finishFirst(closes: Bool) {
-        lastActivity = loop.now
-        var slot = slots.removeFirst()
-        firstSequence += 1
-        loop.release(slot.reservedBytes)
-        answeredLast = closes
-        while !answeredLast, let parts = slots.first?.answer {
-            slot = slots.removeFirst()
-            firstSequence += 1
-            loop.release(slot.reservedBytes)
-            answeredLast = !slot.keepAlive
-            for part in parts {
-                if part.readableBytes < HTTPConnectionHandler.separateBodyBytesMin {
-                    output.writeImmutableBuffer(part)
-                } else {
-                    write(part)
-                }
-            }
+    private func endHead(of slot: AnswerQueue.Slot, closes: Bool) {
+        if closes {
+            output.writeStaticString("connection: close\r\n\r\n")
+        } else if slot.saysKeepAlive {
+            output.writeStaticString("connection: keep-alive\r\n\r\n")
+        } else {
+            output.writeStaticString("\r\n")
         }
     }
+
+    private func leaveQueue() -> AnswerQueue.Slot {
+        let slot = owed.removeFirst()
+        loop.release(slot.reservedBytes)
+        lastActivity = loop.now
+        return slot
+    }
+
+    /// The answer of `slot`, which has just left the queue, closes the connection: as the peer wished, or as the
+    /// last one owed by a server that shuts down.
+    private func isLast(_ slot: AnswerQueue.Slot) -> Bool {
+        !slot.keepAlive || (loop.draining && owed.isEmpty && arrivals.isEmpty && incoming.head == nil)
+    }
+
+    private func endAnswers() {
+        answeredLast = true
+        accepting = false
+    }
+
+    /// Passes on the answers that waited for the one just given.
+    private func answerWaiting() {
+        while !answeredLast, let answer = owed.first?.answer {
+            let slot = leaveQueue()
+            let closes = isLast(slot)
+            output.writeImmutableBuffer(answer.head)
+            endHead(of: slot, closes: closes)
+            if answer.body.readableBytes < HTTPConnectionHandler.separateBodyBytesMin {
+                output.writeImmutableBuffer(answer.body)
+            } else {
+                pass(answer.body)
+            }
+            if closes { endAnswers() }
+            passOnIfLarge()
+        }
+    }
+
+    // MARK: Sending
 
     /// Sends what is in the output, goes on with requests that had to wait, and closes where all is done.
     func sendAnswers() {
-        guard context != nil else { return }
         if !arrivals.isEmpty || readWanted { dispatchArrivals() }
-        sendContinueIfNext()
-        guard let context else { return }
-        writeOutput(to: context)
-        context.flush()
-        closeIfDone()
+        if continueWanted { sendContinueIfNext() }
+        flushOutput()
+        if answeredLast || inputClosed || loop.draining { closeIfDone() }
     }
 
-    private func write(_ body: ByteBuffer) {
+    private func flushOutput() {
         guard let context else { return }
-        writeOutput(to: context)
-        context.write(wrapOutboundOut(body), promise: nil)
+        if output.readableBytes == 0 {
+            if unflushed { context.flush() }
+            unflushed = false
+            return
+        }
+        unflushed = false
+        var bytes = takeOutput()
+        context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
+        // Mostly the socket has taken all of it by now, and the memory serves the next answer.
+        if output.capacity == 0, bytes.capacity <= HTTPConnectionHandler.outputBytesKept {
+            bytes.clear()
+            output = bytes
+        }
     }
 
-    /// Passes the output on. Taken out of `output` first: a write can call back into this handler.
-    private func writeOutput(to context: ChannelHandlerContext) {
-        guard output.readableBytes > 0 else { return }
-        let bytes = output
-        output = context.channel.allocator.buffer(capacity: 512)
-        context.write(wrapOutboundOut(bytes), promise: nil)
+    /// A write can call back into this handler, so the bytes are taken out of `output` before it.
+    private func takeOutput() -> ByteBuffer {
+        var bytes = ByteBuffer()
+        swap(&bytes, &output)
+        return bytes
+    }
+
+    private func passOn() {
+        guard output.readableBytes > 0, let context else { return }
+        unflushed = true
+        context.write(wrapOutboundOut(takeOutput()), promise: nil)
+    }
+
+    private func passOnIfLarge() {
+        if output.readableBytes >= HTTPConnectionHandler.outputBytesMax { passOn() }
+    }
+
+    private func pass(_ body: ByteBuffer) {
+        passOn()
+        context?.write(wrapOutboundOut(body), promise: nil)
     }
 
     private func sendContinueIfNext() {
-        guard continueWanted, slots.isEmpty, arrivals.isEmpty, let context else { return }
+        guard continueWanted, owed.isEmpty, arrivals.isEmpty else { return }
         continueWanted = false
+        incoming.since = loop.now
         output.writeStaticString("HTTP/1.1 100 Continue\r\n\r\n")
-        writeOutput(to: context)
-        context.flush()
+        flushOutput()
     }
 
     // MARK: Closing
 
     private func closeIfDone() {
-        guard let context, lingering == nil else { return }
-        if answeredLast {
-            // The peer may still be sending a body that was refused. Closing now would reset the connection and
-            // take the answer away from it, so only this direction is closed, and what arrives is dropped.
-            lingering = (since: .now(), bytes: 0)
-            context.close(mode: .output, promise: nil)
-            if readWanted {
-                readWanted = false
-                context.read()
-            }
-            if inputClosed { context.close(promise: nil) }
-        } else if inputClosed || loop.draining, slots.isEmpty, arrivals.isEmpty, incoming.head == nil {
-            context.close(promise: nil)
+        guard let context, case .no = closing else { return }
+        if !answeredLast {
+            guard owed.isEmpty, arrivals.isEmpty, inputClosed || (loop.draining && incoming.head == nil) else { return }
         }
-    }
-
-    private func linger(_ count: Int) {
-        guard let (since, bytes) = lingering else { return }
-        lingering = (since, bytes + count)
-        if bytes + count > HTTPConnectionHandler.lingerBytesMax { context?.close(promise: nil) }
+        closing = .flushing
+        accepting = false
+        if answeredLast, !inputClosed {
+            // Happens after all that is written; `outputClosed` tells.
+            context.close(mode: .output, promise: nil)
+            resumeReading()
+        } else {
+            // Unlike that, this drops what is not yet with the socket, so it waits for an empty write.
+            let flushed = context.eventLoop.makePromise(of: Void.self)
+            flushed.futureResult.assumeIsolated().whenComplete { _ in self.abort() }
+            context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: flushed)
+        }
     }
 
     func checkDeadlines() {
         let configuration = loop.configuration
-        if let lingering {
-            if loop.now - lingering.since > HTTPConnectionHandler.lingerTime { abort() }
-        } else if incoming.head != nil {
-            let perByte = 1_000_000_000 / Int64(HTTPConnectionHandler.bodyBytesPerSecondMin)
-            let allowance = configuration.requestTimeout + .nanoseconds(Int64(incoming.receivedBytes) * perByte)
-            if loop.now - incoming.since > allowance {
-                refuse(.timedOut)
-                sendAnswers()
-            }
-        } else if slots.isEmpty || context?.channel.isWritable == false,
-            loop.now - lastActivity > configuration.idleTimeout
-        {
-            abort()
+        if case .lingering(let since) = closing {
+            if loop.now - since > configuration.lingerTime { abort() }
+        } else if incoming.head != nil, mayRead {
+            guard !continueWanted, incoming.isLate(now: loop.now, timeout: configuration.requestTimeout) else { return }
+            refuse(.timedOut)
+            sendAnswers()
+        } else if !isWritable || (owed.isEmpty && arrivals.isEmpty) {
+            noteProgress()
+            if loop.now - lastActivity > configuration.idleTimeout { abort() }
         }
     }
 
-    func drain() { closeIfDone() }
+    /// A peer that reads a long answer slowly is not idle.
+    private func noteProgress() {
+        guard let options = context?.channel.syncOptions,
+            let pending = try? options.getOption(.bufferedWritableBytes)  // Only sockets know; others have none.
+        else { return }
+        if pending < pendingBytesSeen { lastActivity = loop.now }
+        pendingBytesSeen = pending
+    }
+
+    func drain() { sendAnswers() }
 
     func abort() { context?.close(promise: nil) }
 }

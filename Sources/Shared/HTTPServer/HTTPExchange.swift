@@ -10,7 +10,9 @@ public struct HTTPExchange: @unchecked Sendable {
     // Unchecked, because `connection` belongs to its event loop: each method checks that it runs there.
     let connection: HTTPConnectionHandler
     let sequence: UInt64
-    public let eventLoop: any EventLoop
+
+    /// The one whose handler the request went to.
+    public var eventLoop: any EventLoop { connection.loop.eventLoop }
 
     /// Answers with a whole response.
     public func respond(_ response: HTTPResponse) {
@@ -25,7 +27,8 @@ public struct HTTPExchange: @unchecked Sendable {
     ///   - fields: appends header fields, each with its CRLF.
     ///   - body: appends the content; not called for a HEAD request.
     public func respond(
-        status: Int, contentLength: Int?, fields: (inout ByteBuffer) -> Void, body: (inout ByteBuffer) -> Void = { _ in }
+        status: Int, contentLength: Int?, fields: (inout ByteBuffer) -> Void,
+        body: (inout ByteBuffer) -> Void = { _ in }
     ) {
         eventLoop.preconditionInEventLoop()
         connection.respond(

@@ -14,7 +14,7 @@ final class HTTPLoop {
     private var withUnsentAnswers: [HTTPConnectionHandler] = []
     private var timer: RepeatedTask?
 
-    /// Coarse: read once a second, so that no request pays for a clock.
+    /// Coarse: read once a tick, so that no request pays for a clock.
     private(set) var now: NIODeadline
     /// `date: …` with its CRLF.
     private(set) var dateField: [UInt8]
@@ -27,14 +27,15 @@ final class HTTPLoop {
         self.configuration = configuration
         self.handler = handler
         self.bufferedBodyBytesMax = configuration.bufferedBodyBytesMax / loops
-        self.now = .now()
+        self.now = eventLoop.now
         self.dateField = HTTPDate.field(secondsSinceEpoch: HTTPDate.wallSeconds())
     }
 
-    /// Starts the once-a-second look at deadlines; ``stop()`` ends it.
+    /// Starts the regular look at deadlines; ``stop()`` ends it.
     func start() {
         let box = NIOLoopBound(self, eventLoop: eventLoop)
-        timer = eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
+        let interval = configuration.tickInterval
+        timer = eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
             box.value.tick()
         }
     }
@@ -42,9 +43,9 @@ final class HTTPLoop {
     func stop() { timer?.cancel() }
 
     private func tick() {
-        now = .now()
+        now = eventLoop.now
         dateField = HTTPDate.field(secondsSinceEpoch: HTTPDate.wallSeconds())
-        for connection in connections.values { connection.checkDeadlines() }
+        for connection in Array(connections.values) { connection.checkDeadlines() }
     }
 
     func add(_ connection: HTTPConnectionHandler) { connections[ObjectIdentifier(connection)] = connection }
@@ -54,7 +55,9 @@ final class HTTPLoop {
     /// Takes `count` bytes of the budget for request bodies; false where it is used up.
     func reserve(_ count: Int) -> Bool {
         // A single body over this loop's share still passes when nothing else is held.
-        guard bufferedBodyBytes == 0 || bufferedBodyBytes + count <= bufferedBodyBytesMax else { return false }
+        guard count == 0 || bufferedBodyBytes == 0 || bufferedBodyBytes + count <= bufferedBodyBytesMax else {
+            return false
+        }
         bufferedBodyBytes += count
         return true
     }
@@ -65,15 +68,25 @@ final class HTTPLoop {
         guard !batching else { return body() }
         batching = true
         body()
-        batching = false
-        for connection in withUnsentAnswers { connection.sendAnswers() }
+        // By index, and still batching: sending can hand out a waiting request, whose answer adds to the list.
+        var sent = 0
+        while sent < withUnsentAnswers.count {
+            let connection = withUnsentAnswers[sent]
+            connection.isInBatch = false
+            connection.sendAnswers()
+            sent += 1
+        }
         withUnsentAnswers.removeAll(keepingCapacity: true)
+        batching = false
     }
 
     /// True where the answers of `connection` will be sent at the end of a batch.
     func defersSending(of connection: HTTPConnectionHandler) -> Bool {
         guard batching else { return false }
-        withUnsentAnswers.append(connection)
+        if !connection.isInBatch {
+            connection.isInBatch = true
+            withUnsentAnswers.append(connection)
+        }
         return true
     }
 

@@ -14,12 +14,17 @@ public struct HTTPServerConfiguration: Sendable {
     public var pipelinedRequestsMax = 128
     public var targetBytesMax = 16_384
     public var headerBytesMax = 32_768
+    public var headerFieldsMax = 256
     /// Bytes of request bodies held in memory at once, over all connections; a body that does not fit is answered 503.
     public var bufferedBodyBytesMax = 256 << 20
     /// A body that has not arrived whole this long after its head, plus a second for each 64 KiB, is answered 408.
     public var requestTimeout = TimeAmount.seconds(30)
     /// A connection that has not sent a whole head for this long, or does not read its answers, is closed.
     public var idleTimeout = TimeAmount.seconds(75)
+    /// How long a connection is still read after its last answer, for a peer that has not done sending.
+    var lingerTime = TimeAmount.seconds(2)
+    /// How often the clock is read and deadlines are looked at.
+    var tickInterval = TimeAmount.seconds(1)
 
     public init(host: String, port: Int) {
         self.host = host
@@ -75,8 +80,16 @@ public final class HTTPServer: Sendable {
             let channel = try await ServerBootstrap(group: group)
                 .serverChannelOption(.backlog, value: 1_024)
                 .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+                .serverChannelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        // Out of file descriptors, accepting pauses instead of failing over and over.
+                        try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
+                    }
+                }
                 .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
                 .childChannelOption(.allowRemoteHalfClosure, value: true)
+                // One read a turn: what a connection hands in beyond the limit on pipelining is one read at most.
+                .childChannelOption(.maxMessagesPerRead, value: 1)
                 .childChannelInitializer { channel in
                     channel.eventLoop.makeCompletedFuture {
                         guard let loop = loopOf[ObjectIdentifier(channel.eventLoop)]?.value else {
@@ -125,42 +138,24 @@ extension EventLoopFuture<Void> {
 
 /// Counts connections and refuses those over the limit.
 private final class OpenConnections: Sendable {
+    /// Refused connections stay open for a moment so that they get their answer; beyond this many they do not.
+    private static let refusedConnectionsMax = 512
+
     let count = Atomic<Int>(0)
 
     func adopt(_ channel: any Channel, loop: HTTPLoop) throws {
         let number = count.add(1, ordering: .relaxed).newValue
         channel.closeFuture.whenComplete { _ in self.count.subtract(1, ordering: .relaxed) }
+        let configuration = loop.configuration
+        guard !loop.draining, number - OpenConnections.refusedConnectionsMax <= configuration.connectionsMax else {
+            throw ChannelError.ioOnClosedChannel  // Closes it.
+        }
+        let decoder = ByteToMessageHandler(
+            LimitedRequestDecoder(configuration: configuration),
+            maximumBufferSize: LimitedRequestDecoder.bufferedBytesMax(configuration))
         let pipeline = channel.pipeline.syncOperations
-        guard number <= loop.configuration.connectionsMax else {
-            return try pipeline.addHandler(RefusingHandler(loop: loop))
-        }
-        try pipeline.addHandler(ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes)))
-        try pipeline.addHandler(HTTPConnectionHandler(loop: loop))
+        try pipeline.addHandler(decoder)
+        try pipeline.addHandler(
+            HTTPConnectionHandler(loop: loop, isRefused: number > configuration.connectionsMax))
     }
-}
-
-/// Answers a connection over the limit 503 and closes it, whatever it asks.
-private final class RefusingHandler: ChannelInboundHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-    private let loop: HTTPLoop
-
-    init(loop: HTTPLoop) { self.loop = loop }
-
-    func channelActive(context: ChannelHandlerContext) {
-        let response = loop.handler.response(to: .overloaded)
-        var buffer = ByteBuffer()
-        buffer.writeStatusLine(response.status)
-        buffer.writeString("content-length: \(response.body.readableBytes)\r\nconnection: close\r\n")
-        buffer.writeFields(response.headers)
-        loop.handler.writeCommonFields(into: &buffer)
-        buffer.writeStaticString("\r\n")
-        buffer.writeImmutableBuffer(response.body)
-        let boundContext = NIOLoopBound(context, eventLoop: context.eventLoop)
-        context.writeAndFlush(wrapOutboundOut(buffer)).whenComplete { _ in
-            boundContext.value.close(promise: nil)
-        }
-    }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {}
 }

@@ -9,15 +9,19 @@ struct IncomingRequest {
         case refuse(HTTPRejection)
     }
 
+    /// A sender slower than this is cut off once the request timeout has passed.
+    private static let bodyBytesPerSecondMin = 65_536
+
     private(set) var head: HTTPRequestHead?
-    private(set) var since = NIODeadline.distantFuture
+    /// The body's time runs from here.
+    var since = NIODeadline.distantFuture
     private(set) var body = ByteBuffer()
     private(set) var receivedBytes = 0
     private(set) var bodyBytesMax = 0
+    /// The peer offered to leave HTTP after this request. The decoder reads nothing behind such an offer.
+    private(set) var offersUpgrade = false
     private var declaredBytes = 0
     var reservedBytes = 0
-    /// Its answer is already decided; what else arrives of it is dropped.
-    var refused = false
 
     /// Checks the head against RFC 9112 and the limits.
     mutating func begin(
@@ -29,46 +33,26 @@ struct IncomingRequest {
         guard head.uri.utf8.count <= configuration.targetBytesMax else {
             return .refuse(.targetTooLong(limit: configuration.targetBytesMax))
         }
-        var fieldBytes = 0
-        var hosts = 0
-        var expectation: String?
-        var contentLengths = 0
-        var transferEncoded = false
+        var fields = Fields()
         for (name, value) in head.headers {
-            fieldBytes += name.utf8.count + value.utf8.count + 4
-            switch name.utf8.count {
-            case 4 where name.isEqualCaseInsensitiveASCII(to: "host"): hosts += 1
-            case 6 where name.isEqualCaseInsensitiveASCII(to: "expect"): expectation = value
-            case 14 where name.isEqualCaseInsensitiveASCII(to: "content-length"):
-                contentLengths += 1
-                guard let length = Int(value), length >= 0, value.utf8.allSatisfy({ $0 != UInt8(ascii: "+") }) else {
-                    return .refuse(.malformed("content-length is not a number"))
-                }
-                declaredBytes = length
-            case 17 where name.isEqualCaseInsensitiveASCII(to: "transfer-encoding"): transferEncoded = true
-            default: break
-            }
+            if let rejection = fields.add(name, value) { return .refuse(rejection) }
         }
-        guard fieldBytes <= configuration.headerBytesMax else {
-            return .refuse(.headersTooLarge(limit: configuration.headerBytesMax))
+        offersUpgrade = fields.upgrade
+        if let rejection = fields.rejection(version: head.version, configuration: configuration) {
+            return .refuse(rejection)
         }
-        guard hosts == 1 || (hosts == 0 && head.version.minor == 0) else {
-            return .refuse(.malformed(hosts == 0 ? "the host field is missing" : "there is more than one host field"))
-        }
-        guard contentLengths <= 1, !(contentLengths == 1 && transferEncoded) else {
-            // Two ways to read the length of one message: request smuggling, RFC 9112 section 11.2.
-            return .refuse(.malformed("the length of the body is ambiguous"))
-        }
-        guard originFormStart(of: head.uri) != nil else {
+        guard isPlausibleTarget(of: head) else {
             return .refuse(.malformed("the request target is neither a path nor an http URL"))
         }
+        declaredBytes = fields.contentLength ?? 0
         guard declaredBytes <= bodyBytesMax else { return .refuse(.bodyTooLarge(limit: bodyBytesMax)) }
-        if let expectation, !expectation.isEqualCaseInsensitiveASCII(to: "100-continue") {
+        if let expectation = fields.expectation, !expectation.isEqualCaseInsensitiveASCII(to: "100-continue") {
             return .refuse(.unknownExpectation(expectation))
         }
-        let hasBody = declaredBytes > 0 || transferEncoded
+        let hasBody = declaredBytes > 0 || fields.chunked
         return .accept(
-            declaredBytes: declaredBytes, expectsContinue: expectation != nil && hasBody && head.version.minor > 0)
+            declaredBytes: declaredBytes,
+            expectsContinue: fields.expectation != nil && hasBody && head.version.minor > 0)
     }
 
     mutating func append(_ bytes: ByteBuffer) {
@@ -81,19 +65,112 @@ struct IncomingRequest {
         receivedBytes += bytes.readableBytes
     }
 
-    /// The target in origin form, also where it was sent as a URL (RFC 9112 section 3.2.2).
-    func target(of head: HTTPRequestHead) -> String {
-        guard let start = originFormStart(of: head.uri), start != head.uri.startIndex else { return head.uri }
-        let origin = head.uri[start...]
-        return origin.first == "/" ? String(origin) : "/" + origin
+    /// True where the body should have arrived by `now`.
+    func isLate(now: NIODeadline, timeout: TimeAmount) -> Bool {
+        now - since > timeout + .seconds(Int64(receivedBytes / IncomingRequest.bodyBytesPerSecondMin))
     }
 
-    private func originFormStart(of uri: String) -> String.Index? {
-        if uri.utf8.first == UInt8(ascii: "/") || uri == "*" { return uri.startIndex }
+    // MARK: Target
+
+    /// The target in origin form, also where it was sent as a URL (RFC 9112 section 3.2.2).
+    func target(of head: HTTPRequestHead) -> String {
+        let uri = head.uri
+        guard uri.utf8.first != UInt8(ascii: "/"), let start = absoluteFormPath(of: uri) else { return uri }
+        let origin = uri[start...]
+        return origin.utf8.first == UInt8(ascii: "/") ? String(origin) : "/" + origin
+    }
+
+    private func isPlausibleTarget(of head: HTTPRequestHead) -> Bool {
+        let uri = head.uri
+        if head.method == .CONNECT { return false }
+        if uri.utf8.first == UInt8(ascii: "/") { return true }
+        return absoluteFormPath(of: uri) != nil || (uri == "*" && head.method == .OPTIONS)
+    }
+
+    /// Where path or query of an absolute URL starts; nil where it is none, or has no authority.
+    private func absoluteFormPath(of uri: String) -> String.Index? {
         let scheme = "http://"
-        guard uri.utf8.count > scheme.utf8.count, uri.prefix(scheme.utf8.count).lowercased() == scheme else { return nil }
-        let authority = uri.index(uri.startIndex, offsetBy: scheme.utf8.count)
-        return uri[authority...].firstIndex { $0 == "/" || $0 == "?" } ?? uri.endIndex
+        let bytes = uri.utf8
+        guard bytes.count > scheme.utf8.count else { return nil }
+        let authority = bytes.index(bytes.startIndex, offsetBy: scheme.utf8.count)
+        guard uri[..<authority].lowercased() == scheme else { return nil }
+        let path = bytes[authority...].firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") }
+        return path == authority ? nil : path ?? bytes.endIndex
+    }
+}
+
+/// What the header fields of one request say about its framing.
+private struct Fields {
+    private var bytes = 0
+    private var hosts = 0
+    private var transferEncodings = 0
+    private(set) var contentLength: Int?
+    private(set) var chunked = false
+    private(set) var upgrade = false
+    private(set) var expectation: String?
+
+    mutating func add(_ name: String, _ value: String) -> HTTPRejection? {
+        bytes += name.utf8.count + value.utf8.count + 4
+        switch name.utf8.count {
+        case 4 where name.isEqualCaseInsensitiveASCII(to: "host"):
+            hosts += 1
+            guard trimmed(value).utf8.allSatisfy(isHostByte) else { return .malformed("the host field is not a host") }
+        case 6 where name.isEqualCaseInsensitiveASCII(to: "expect"):
+            expectation = trimmed(value)
+        case 7 where name.isEqualCaseInsensitiveASCII(to: "upgrade"):
+            upgrade = true
+        case 14 where name.isEqualCaseInsensitiveASCII(to: "content-length"):
+            guard contentLength == nil else { return Fields.ambiguous }
+            let digits = trimmed(value)
+            guard let length = Int(digits), digits.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else {
+                return .malformed("content-length is not a number")
+            }
+            contentLength = length
+        case 17 where name.isEqualCaseInsensitiveASCII(to: "transfer-encoding"):
+            transferEncodings += 1
+            chunked = trimmed(value).isEqualCaseInsensitiveASCII(to: "chunked")
+        default: break
+        }
+        return nil
+    }
+
+    func rejection(version: HTTPVersion, configuration: HTTPServerConfiguration) -> HTTPRejection? {
+        guard bytes <= configuration.headerBytesMax else {
+            return .headersTooLarge(limit: configuration.headerBytesMax)
+        }
+        guard hosts == 1 || (hosts == 0 && version.minor == 0) else {
+            return .malformed(hosts == 0 ? "the host field is missing" : "there is more than one host field")
+        }
+        guard transferEncodings > 0 else { return nil }
+        guard contentLength == nil, version.minor > 0 else { return Fields.ambiguous }
+        guard transferEncodings == 1, chunked else {
+            return .malformed("the only transfer encoding served is chunked")
+        }
+        return nil
+    }
+
+    /// The decoder leaves white space at the end of a value.
+    private func trimmed(_ value: String) -> String {
+        guard let last = value.utf8.last, last == UInt8(ascii: " ") || last == UInt8(ascii: "\t") else { return value }
+        let end = value.utf8.lastIndex { $0 != UInt8(ascii: " ") && $0 != UInt8(ascii: "\t") }
+        return end.map { String(value[...$0]) } ?? ""
+    }
+
+    /// Two ways to read the length of one message: request smuggling, RFC 9112 section 11.2.
+    private static let ambiguous = HTTPRejection.malformed("the length of the body is ambiguous")
+
+    /// RFC 3986 section 3.2.2, generously: what no host and port can contain is left out.
+    private func isHostByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x21...0x7e:
+            switch byte {
+            case UInt8(ascii: "/"), UInt8(ascii: "?"), UInt8(ascii: "#"), UInt8(ascii: "@"), UInt8(ascii: "\\"),
+                UInt8(ascii: ","), UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: ">"):
+                false
+            default: true
+            }
+        default: false
+        }
     }
 }
 

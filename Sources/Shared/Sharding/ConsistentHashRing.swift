@@ -2,7 +2,7 @@
 ///
 /// Every shard has ``pointsPerShard`` points on a ring of 2^64 positions; slot `s` stands at `s · 2^50`, so a
 /// shard owns contiguous arcs of the slot space. Slots are taken in ascending order; each goes to the shard of
-/// the first point at or after it whose shard is not full yet. Full is 1.09 × the mean: the overflow of an arc
+/// the first point at or after it whose shard is not full yet. Full is 1.10 × the mean: the overflow of an arc
 /// goes on to the next shard of the ring, and so no shard gets much more than its share.
 ///
 /// Only the names decide. Their order settles nothing but two points on one position. The result is part of
@@ -13,9 +13,9 @@
 public enum ConsistentHashRing {
     /// More shards than this are refused by `sharding.toml`. Balance and stability are verified up to 64.
     public static let shardsMax = 1_024
-    static let pointsPerShard = 256
+    static let pointsPerShard = 320
     /// The largest share of a shard, in percent of the mean.
-    static let loadPercentMax = 109
+    static let loadPercentMax = 110
 
     /// slot → position in `names`, 16,384 entries.
     ///

@@ -24,6 +24,7 @@ public enum APIPath {
     public static let status = "/status"
     public static let healthz = "/healthz"
     public static let readyz = "/readyz"
+    public static let metrics = "/metrics"
 
     /// `/kv/{key}`, percent-encoded.
     public static func key(_ key: some Sequence<UInt8>) -> String { "/kv/" + PercentCoding.encode(key) }

@@ -38,6 +38,19 @@ public struct LogFrame: Sendable, Hashable {
         buffer.setInteger(crc, at: start + 4, endianness: .little)
     }
 
+    /// Fills in the header of a frame that was built in place: `frame` holds ``headerBytes`` bytes of room and then
+    /// the batch.
+    public static func seal(_ frame: inout ByteBuffer, position: LogPosition) {
+        let start = frame.readerIndex
+        let total = frame.readableBytes
+        precondition(total >= headerBytes, "a frame needs room for its header")
+        frame.setInteger(UInt32(total - headerBytes), at: start, endianness: .little)
+        frame.setInteger(position.term, at: start + 8, endianness: .little)
+        frame.setInteger(position.lsn, at: start + 16, endianness: .little)
+        frame.setInteger(position.version.rawValue, at: start + 24, endianness: .little)
+        frame.setInteger(checksum(of: frame, at: start, length: total), at: start + 4, endianness: .little)
+    }
+
     /// The next whole frame, taken out of `buffer`; nil where more bytes are needed.
     ///
     /// Throws `KVError(.corrupted)` where the length is absurd or the checksum does not hold; `buffer` is then

@@ -3,6 +3,7 @@ import HTTPServer
 import LSM
 import NIOCore
 import NIOHTTP1
+import Observability
 import ServiceSupport
 import Shard
 import Sharding
@@ -14,7 +15,15 @@ final class KeyHandler {
     /// `proxy` is for routers; a node has the key itself or says who has.
     private static let allowedParameters = [redirectHopsParameter, "proxy"]
     /// Conditions on writes are refused rather than ignored: a client that sends one relies on it.
-    private static let writeConditions = ["if-match", "if-none-match", "if-unmodified-since", "if-modified-since"]
+    private static func isCondition(_ name: String) -> Bool {
+        switch name.utf8.count {
+        case 8: name.lowercased() == "if-match"
+        case 13: name.lowercased() == "if-none-match"
+        case 17: name.lowercased() == "if-modified-since"
+        case 19: name.lowercased() == "if-unmodified-since"
+        default: false
+        }
+    }
 
     private let node: Node
     private let gatherers: [WriteGatherer?]
@@ -23,7 +32,7 @@ final class KeyHandler {
     init(node: Node, eventLoop: any EventLoop) {
         self.node = node
         gatherers = node.replicas.map { replica in
-            replica.map { WriteGatherer(replica: $0, eventLoop: eventLoop, answer: KeyHandler.answerWrite) }
+            replica.map { WriteGatherer(replica: $0, eventLoop: eventLoop, metrics: node.metrics) }
         }
     }
 
@@ -39,6 +48,7 @@ final class KeyHandler {
         let problem = try target.withKey(in: bytes) { key -> Problem? in
             let position = node.topology.position(of: HashSlot(key: key))
             guard let replica = node.replicas[position] else {
+                node.metrics.redirects.increment()
                 redirectToOwner(position, isRead: request.method.isRead, target, bytes, hops, exchange)
                 return nil
             }
@@ -46,7 +56,8 @@ final class KeyHandler {
             case .GET, .HEAD:
                 read(key, replica, request, exchange)
             case .PUT, .DELETE:
-                guard replica.role == .leader else {
+                guard replica.role.isLeader else {
+                    node.metrics.redirects.increment()
                     Redirect.respond(
                         to: exchange, .temporary, origin: node.origins[position][0], target: bytes,
                         query: target.query, hops: hops)
@@ -82,12 +93,14 @@ final class KeyHandler {
     ) {
         do throws(KVError) {
             var blocks = false
-            try replica.read(key: key, tier: .memory) { lookup in
+            try replica.database.read(key: key, tier: .memory) { lookup in
                 switch lookup {
                 case .value(let version, let bytes):
+                    node.metrics.hits.increment()
                     KeyHandler.answerRead(exchange, version, bytes, condition: KeyHandler.condition(of: request))
                 case .missing:
-                    KeyHandler.answerMissing(exchange)
+                    node.metrics.misses.increment()
+                    exchange.respond(KeyHandler.missing)
                 case .wouldBlock:
                     blocks = true
                 }
@@ -103,6 +116,8 @@ final class KeyHandler {
         _ key: ByteBuffer, _ replica: ShardReplica, _ request: HTTPRequest, _ exchange: HTTPExchange
     ) {
         let condition = KeyHandler.condition(of: request)
+        let metrics = node.metrics
+        metrics.diskReads.increment()
         node.readers.run(on: exchange.eventLoop) {
             var found: (Version, ByteBuffer)?
             try replica.read(key: key, tier: .disk) { lookup in
@@ -112,11 +127,13 @@ final class KeyHandler {
         }.whenComplete { result in
             switch result {
             case .success(.some((let version, let value))):
+                metrics.hits.increment()
                 value.withUnsafeReadableBytes {
                     KeyHandler.answerRead(exchange, version, $0, condition: condition)
                 }
             case .success(nil):
-                KeyHandler.answerMissing(exchange)
+                metrics.misses.increment()
+                exchange.respond(KeyHandler.missing)
             case .failure(let error):
                 exchange.respond(HTTPResponse(problem: Problem(error)))
             }
@@ -146,32 +163,19 @@ final class KeyHandler {
     private static let missing = HTTPResponse(
         problem: Problem(.notFound, "No value is stored under this key on this replica."))
 
-    private static func answerMissing(_ exchange: HTTPExchange) { exchange.respond(missing) }
-
     // MARK: Writing
 
     private func write(
         _ key: UnsafeRawBufferPointer, _ position: Int, _ request: HTTPRequest, _ exchange: HTTPExchange
     ) -> Problem? {
-        for (name, _) in request.headers where name.utf8.count >= 8 {
-            if KeyHandler.writeConditions.contains(where: { name.lowercased() == $0 }) {
-                return Problem(.unsupported, "Conditional writes are not supported: send it without \(name).")
-            }
+        if let name = request.headers.first(where: { KeyHandler.isCondition($0.name) })?.name {
+            return Problem(.unsupported, "Conditional writes are not supported: send it without \(name).")
         }
         let operation: WriteOperation =
             request.method == .PUT
             ? .put(key: ByteBuffer(bytes: key), value: request.body) : .delete(key: ByteBuffer(bytes: key))
         gatherers[position]?.add(operation, exchange)
         return nil
-    }
-
-    @Sendable private static func answerWrite(_ exchange: HTTPExchange, _ result: Result<Version, KVError>) {
-        switch result {
-        case .success(let version):
-            exchange.respond(status: 204, contentLength: nil) { $0.writeVersionFields(version) }
-        case .failure(let error):
-            exchange.respond(HTTPResponse(problem: Problem(error)))
-        }
     }
 }
 
@@ -181,7 +185,7 @@ extension HTTPMethod {
 
 extension ByteBuffer {
     /// `etag` and `kv-version`.
-    fileprivate mutating func writeVersionFields(_ version: Version) {
+    mutating func writeVersionFields(_ version: Version) {
         writeStaticString("etag: \"")
         writeHexDigits(version.rawValue)
         writeStaticString("\"\r\nkv-version: ")

@@ -13,6 +13,7 @@ final class Node: Sendable {
     /// `http://host:port` of each shard's replicas, leader first, by position.
     let origins: [[[UInt8]]]
     let readers: ReaderPool
+    let metrics: NodeMetrics
     let started = ContinuousClock.now
     var logger: Logger { configuration.logger }
 
@@ -22,13 +23,14 @@ final class Node: Sendable {
         self.topologyDocument = try configuration.topology.json()
         self.replicas = replicas
         self.readers = readers
+        self.metrics = NodeMetrics(topology: configuration.topology, replicas: replicas)
         self.origins = configuration.topology.shards.map { shard in
             shard.replicas.map { Array("http://\($0)".utf8) }
         }
     }
 
     func replica(ofShardNamed name: some StringProtocol) -> ShardReplica? {
-        guard let position = topology.shards.firstIndex(where: { $0.name == name }) else { return nil }
+        guard let position = topology.shards.firstIndex(where: { name == $0.name }) else { return nil }
         return replicas[position]
     }
 }

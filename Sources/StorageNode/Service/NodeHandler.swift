@@ -1,8 +1,11 @@
+import Configuration
 import Core
 import HTTPServer
 import NIOCore
 import NIOHTTP1
+import Observability
 import ServiceSupport
+import Shard
 import Sharding
 import Wire
 
@@ -81,8 +84,10 @@ final class NodeHandler: HTTPHandler {
     }
 
     private func respondMetrics(_ exchange: HTTPExchange) {
-        let node = self.node
-        let text = node.readers.run(on: exchange.eventLoop) { try node.metricsText() }
-        exchange.respond(text) { HTTPResponse(problem: Problem($0)) }
+        let text = node.metrics.registry.exposition()
+        exchange.respond(
+            HTTPResponse(
+                status: 200, headers: [(name: "content-type", value: MetricsRegistry.contentType)],
+                body: ByteBuffer(string: text)))
     }
 }

@@ -1,6 +1,5 @@
 import Configuration
 public import Core
-import Foundation
 import HTTPServer
 import LSM
 import Logging
@@ -9,6 +8,7 @@ import NIOPosix
 public import ServiceLifecycle
 import Shard
 import Sharding
+import UnixSignals
 
 /// A storage node: opens the shard replicas that the topology gives to its address, and serves them.
 ///
@@ -29,21 +29,106 @@ public final class StorageNode: Service {
         self.onStart = onStart
     }
 
+    /// Runs a storage node until SIGTERM or SIGINT.
+    public static func serve(_ configuration: StorageNodeConfiguration) async throws {
+        let group = ServiceGroup(
+            services: [StorageNode(configuration: configuration)], gracefulShutdownSignals: [.sigterm, .sigint],
+            logger: configuration.logger)
+        try await group.run()
+    }
+
     public func run() async throws {
-        let configuration = self.configuration
-        let replicas = try await openReplicas()
+        let blocking = NIOThreadPool(numberOfThreads: 1)
+        blocking.start()
+        defer { blocking.shutdownGracefully { _ in } }
+        var configuration = self.configuration
+        let directory = try await blocking.runIfActive { [configuration] in
+            try DataDirectory(path: configuration.dataDirectory)
+        }
+        defer { withExtendedLifetime(directory) {} }
+        configuration.topology = try await blocking.runIfActive { [configuration] in
+            try StorageNode.chooseTopology(configuration)
+        }
+        let replicas = try await blocking.runIfActive { [configuration] in
+            try StorageNode.openReplicas(configuration)
+        }
         do {
-            try await serve(replicas)
+            try await serve(replicas, configuration)
         } catch {
-            try? await close(replicas)  // The first error is the one to show.
+            try? await StorageNode.close(replicas)  // The first error is the one to show.
             throw error
         }
-        try await close(replicas)
+        try await StorageNode.close(replicas)
         configuration.logger.info("stopped")
     }
 
-    private func serve(_ replicas: [ShardReplica?]) async throws {
-        let configuration = self.configuration
+    // MARK: Starting
+
+    /// The newer one of the topology in the configuration and the one this node has served with before. Blocks.
+    private static func chooseTopology(_ configuration: StorageNodeConfiguration) throws -> Topology {
+        let persisted = PersistedTopology(directory: configuration.dataDirectory)
+        let choice = try TopologyChoice.resolve(file: configuration.topology, saved: try persisted.load())
+        if let note = choice.note { configuration.logger.notice("\(note)") }
+        if choice.isNew { try persisted.save(choice.topology) }
+        return choice.topology
+    }
+
+    /// Opens every replica of this node, by position in the topology. Blocks.
+    private static func openReplicas(_ configuration: StorageNodeConfiguration) throws -> [ShardReplica?] {
+        let hosted = configuration.topology.shards.filter { $0.replicas.contains(configuration.address) }
+        guard !hosted.isEmpty else {
+            let nodes = configuration.topology.nodes.map(\.description).joined(separator: ", ")
+            throw KVError(
+                .invalidConfiguration,
+                "no shard names \(configuration.address) as address or replica; use --advertise with one of \(nodes)")
+        }
+        var options = SharedResources.Options()
+        options.blockCacheBytes = configuration.storage.blockCacheBytes
+        options.memtableBytes = configuration.storage.writeBufferBytes
+        options.databases = hosted.count
+        let shared = SharedResources(options)
+        return try configuration.topology.shards.map { shard in
+            guard shard.replicas.contains(configuration.address) else { return nil }
+            return try open(shard, configuration, shared)
+        }
+    }
+
+    private static func open(
+        _ shard: ShardTopology, _ configuration: StorageNodeConfiguration, _ shared: SharedResources
+    ) throws -> ShardReplica {
+        var options = ShardConfiguration(
+            name: shard.name, cluster: configuration.topology.cluster,
+            directory: "\(configuration.dataDirectory)/shards/\(shard.name)")
+        options.durability = configuration.storage.durability
+        options.logRetentionBytes = configuration.replication.logRetentionBytes
+        let role: ShardRole =
+            shard.leader == configuration.address ? .leader(term: shard.term) : .follower(term: shard.term)
+        let replica = try ShardReplica.open(options, role: role, shared: shared, logger: configuration.logger)
+        configuration.logger.info(
+            "shard open",
+            metadata: [
+                "shard": "\(shard.name)", "role": role.isLeader ? "leader" : "follower",
+                "term": "\(replica.position.term)", "lsn": "\(replica.position.lsn)",
+            ])
+        return replica
+    }
+
+    /// Syncs and closes every replica; throws the first failure once all have been tried.
+    private static func close(_ replicas: [ShardReplica?]) async throws {
+        var failure: KVError?
+        for case let replica? in replicas {
+            do throws(KVError) {
+                try await replica.close()
+            } catch {
+                failure = failure ?? error
+            }
+        }
+        if let failure { throw failure }
+    }
+
+    // MARK: Serving
+
+    private func serve(_ replicas: [ShardReplica?], _ configuration: StorageNodeConfiguration) async throws {
         let readers = ReaderPool(
             threads: configuration.storage.readerThreads,
             waitingMax: configuration.storage.readerQueueMax)
@@ -67,7 +152,7 @@ public final class StorageNode: Service {
             "serving",
             metadata: [
                 "listen": "\(address)", "node": "\(configuration.address)", "epoch": "\(node.topology.epoch)",
-                "shards": "\(replicas.compactMap { $0?.name }.joined(separator: ","))",
+                "shards": "\(replicas.compactMap { $0?.configuration.name }.joined(separator: ","))",
                 "durability": "\(configuration.storage.durability.rawValue)",
             ])
         onStart(address)

@@ -1,6 +1,8 @@
 import Core
 import HTTPServer
 import NIOCore
+import Observability
+import ServiceSupport
 import Shard
 import Wire
 
@@ -11,17 +13,14 @@ import Wire
 final class WriteGatherer {
     private let replica: ShardReplica
     private let eventLoop: any EventLoop
-    private let answer: @Sendable (HTTPExchange, Result<Version, KVError>) -> Void
+    private let metrics: NodeMetrics
     private var operations: [WriteOperation] = []
     private var exchanges: [HTTPExchange] = []
 
-    init(
-        replica: ShardReplica, eventLoop: any EventLoop,
-        answer: @escaping @Sendable (HTTPExchange, Result<Version, KVError>) -> Void
-    ) {
+    init(replica: ShardReplica, eventLoop: any EventLoop, metrics: NodeMetrics) {
         self.replica = replica
         self.eventLoop = eventLoop
-        self.answer = answer
+        self.metrics = metrics
     }
 
     func add(_ operation: WriteOperation, _ exchange: HTTPExchange) {
@@ -40,25 +39,31 @@ final class WriteGatherer {
         self.exchanges.reserveCapacity(exchanges.count)
         self.operations.reserveCapacity(operations.count)
         let eventLoop = self.eventLoop
-        let answer = self.answer
-        @Sendable func answerAll(_ receipt: WriteReceipt) {
-            exchanges.first?.batchingAnswers {
-                for (index, exchange) in exchanges.enumerated() {
-                    if let version = receipt.version(at: index) {
-                        answer(exchange, .success(version))
-                    } else {
-                        answer(exchange, .failure(receipt.failure ?? KVError(.internalError, "the write has no outcome")))
-                    }
-                }
-            }
-        }
+        let metrics = self.metrics
         do throws(KVError) {
             try replica.submit(operations) { receipt in
-                eventLoop.execute { answerAll(receipt) }
+                eventLoop.execute { WriteGatherer.answer(exchanges, receipt, metrics) }
             }
         } catch {
+            metrics.failedWrites.increment(by: UInt64(exchanges.count))
+            let answer = HTTPResponse(problem: Problem(error))
             exchanges.first?.batchingAnswers {
-                for exchange in exchanges { answer(exchange, .failure(error)) }
+                for exchange in exchanges { exchange.respond(answer) }
+            }
+        }
+    }
+
+    private static func answer(_ exchanges: [HTTPExchange], _ receipt: WriteReceipt, _ metrics: NodeMetrics) {
+        metrics.writes.increment(by: UInt64(receipt.committed))
+        metrics.failedWrites.increment(by: UInt64(exchanges.count - receipt.committed))
+        exchanges.first?.batchingAnswers {
+            for (index, exchange) in exchanges.enumerated() {
+                if let version = receipt.version(at: index) {
+                    exchange.respond(status: 204, contentLength: nil) { $0.writeVersionFields(version) }
+                } else {
+                    let error = receipt.failure ?? KVError(.internalError, "the write has no outcome")
+                    exchange.respond(HTTPResponse(problem: Problem(error)))
+                }
             }
         }
     }

@@ -1,0 +1,128 @@
+import CRocksDB
+public import Core
+import FoundationEssentials
+
+extension Database {
+    public struct Sizes: Sendable, Hashable {
+        /// RocksDB's estimate; overwritten and deleted keys count until compaction.
+        public var keysEstimate: UInt64
+        public var tableBytes: UInt64
+        /// Write-ahead logs: live and kept for followers.
+        public var logBytes: UInt64
+        public var memtableBytes: UInt64
+    }
+
+    /// Blocks: lists the log files.
+    public func sizes() throws(KVError) -> Sizes {
+        try enter()
+        defer { leave() }
+        return Sizes(
+            keysEstimate: property("rocksdb.estimate-num-keys"),
+            tableBytes: property("rocksdb.total-sst-files-size"),
+            logBytes: liveLogBytes() + archivedLogs().reduce(0) { $0 + $1.bytes },
+            memtableBytes: property("rocksdb.cur-size-all-mem-tables"))
+    }
+
+    /// The sequence number of the newest record.
+    public func latestSequence() throws(KVError) -> UInt64 {
+        try enter()
+        defer { leave() }
+        return rocksdb_get_latest_sequence_number(handle.pointer)
+    }
+
+    /// Writes the memtables out as tables and begins a new log. Blocks.
+    public func flush() throws(KVError) {
+        try enter()
+        defer { leave() }
+        let options = rocksdb_flushoptions_create()
+        defer { rocksdb_flushoptions_destroy(options) }
+        rocksdb_flushoptions_set_wait(options, 1)
+        var failure: UnsafeMutablePointer<CChar>?
+        rocksdb_flush(handle.pointer, options, &failure)
+        if let status = RocksDBStatus(taking: failure) { throw status.error("cannot flush \(path)") }
+    }
+
+    /// Compacts everything. Blocks, possibly for long.
+    public func compact() throws(KVError) {
+        try enter()
+        defer { leave() }
+        rocksdb_compact_range(handle.pointer, nil, 0, nil, 0)
+    }
+
+    /// Deletes the oldest logs that no memtable needs until those that are left hold at most `bytes`; returns how
+    /// many it deleted. Blocks.
+    ///
+    /// RocksDB keeps to `WAL_size_limit_MB` by itself but looks only every ten minutes, time enough for a busy
+    /// shard to fill a disk.
+    @discardableResult
+    public func trimArchivedLogs(keepingBytes bytes: Int) throws(KVError) -> Int {
+        try enter()
+        defer { leave() }
+        let logs = archivedLogs()
+        var kept = logs.reduce(0) { $0 + $1.bytes }
+        var deleted = 0
+        for log in logs where kept > UInt64(max(0, bytes)) {
+            rocksdb_delete_file(handle.pointer, "/archive/\(log.name)")
+            kept -= log.bytes
+            deleted += 1
+        }
+        return deleted
+    }
+
+    /// Calls `body` for every user record in key order with bytes that are lent, until it returns false; from one
+    /// snapshot. For verification, not for serving. Blocks.
+    public func forEachUserRecord(
+        _ body: (_ key: UnsafeRawBufferPointer, _ version: Version, _ value: UnsafeRawBufferPointer) -> Bool
+    ) throws(KVError) {
+        try enter()
+        defer { leave() }
+        let options = rocksdb_readoptions_create()
+        defer { rocksdb_readoptions_destroy(options) }
+        rocksdb_readoptions_set_fill_cache(options, 0)
+        let iterator = rocksdb_create_iterator(handle.pointer, options)
+        defer { rocksdb_iter_destroy(iterator) }
+        var prefix = CChar(bitPattern: KeySpace.user)
+        rocksdb_iter_seek(iterator, &prefix, 1)
+        while rocksdb_iter_valid(iterator) != 0 {
+            var keyBytes = 0
+            var recordBytes = 0
+            let key = UnsafeRawBufferPointer(start: rocksdb_iter_key(iterator, &keyBytes), count: keyBytes)
+            let record = UnsafeRawBufferPointer(start: rocksdb_iter_value(iterator, &recordBytes), count: recordBytes)
+            guard key.first == KeySpace.user else { break }
+            guard let value = StoredValue(decoding: record) else {
+                throw KVError(.corrupted, "a record in \(path) is no stored value of this version")
+            }
+            guard body(UnsafeRawBufferPointer(rebasing: key[1...]), value.version, value.bytes) else { return }
+            rocksdb_iter_next(iterator)
+        }
+        var failure: UnsafeMutablePointer<CChar>?
+        rocksdb_iter_get_error(iterator, &failure)
+        if let status = RocksDBStatus(taking: failure) { throw status.error("cannot read from \(path)") }
+    }
+
+    private func property(_ name: String) -> UInt64 {
+        var value: UInt64 = 0
+        return rocksdb_property_int(handle.pointer, name, &value) == 0 ? value : 0
+    }
+
+    private struct ArchivedLog {
+        var name: String
+        var bytes: UInt64
+    }
+
+    /// Oldest first.
+    private func archivedLogs() -> [ArchivedLog] { logFiles(in: path + "/archive") }
+
+    private func liveLogBytes() -> UInt64 { logFiles(in: path).reduce(0) { $0 + $1.bytes } }
+
+    private func logFiles(in directory: String) -> [ArchivedLog] {
+        // A directory that is not there yet holds no logs; a file may go while it is looked at.
+        guard let names = try? FileManager.default.contentsOfDirectory(atPath: directory) else { return [] }
+        return names.filter { $0.hasSuffix(".log") }.sorted { ($0.utf8.count, $0) < ($1.utf8.count, $1) }
+            .compactMap { name in
+                guard let size = try? FileManager.default.attributesOfItem(atPath: "\(directory)/\(name)")[.size]
+                else { return nil }
+                return ArchivedLog(name: name, bytes: (size as? UInt64) ?? UInt64((size as? Int) ?? 0))
+            }
+    }
+}

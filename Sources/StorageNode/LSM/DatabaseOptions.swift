@@ -1,0 +1,99 @@
+import CRocksDB
+
+/// How one ``Database`` is opened.
+public struct DatabaseOptions: Sendable {
+    /// What to make of a write-ahead log that does not end cleanly.
+    public enum LogRecovery: Sendable {
+        /// An incomplete last record is dropped, damage anywhere else refuses to open: nothing that was
+        /// acknowledged after an fsync is dropped silently.
+        case tornTail
+        /// Everything after the first damaged record is dropped. For logs that are not fsynced, where a machine
+        /// that lost power may have written later pages and not earlier ones.
+        case pointInTime
+    }
+
+    /// Memtables a database fills or flushes at once before writes wait.
+    public static let memtablesMax = 3
+
+    /// Write-ahead log that is kept after its memtable was flushed, for followers. At least 1 MiB.
+    public var logRetentionBytes = 1 << 30
+    public var logRecovery = LogRecovery.tornTail
+    /// Overrides the even part of ``SharedResources/Options/memtableBytes``.
+    public var memtableBytesEach: Int?
+    /// Refuse to open where there is no database yet.
+    public var mustExist = false
+
+    public init() {}
+
+    private static let blockBytes = 8 << 10
+    private static let bloomBitsPerKey = 10.0
+    private static let infoLogBytesMax = 4 << 20
+    private static let infoLogFilesMax = 4
+    private static let manifestBytesMax = 16 << 20
+
+    /// New RocksDB options; the caller destroys them.
+    func makeRocksDBOptions(shared: SharedResources, compression: Compression) -> OpaquePointer {
+        let options: OpaquePointer = rocksdb_options_create()
+        rocksdb_options_set_create_if_missing(options, mustExist ? 0 : 1)
+        rocksdb_options_set_paranoid_checks(options, 1)
+        rocksdb_options_set_env(options, shared.env.pointer)
+        rocksdb_options_set_max_background_jobs(options, Int32(shared.options.compactionThreads + 1))
+        rocksdb_options_set_max_open_files(options, Int32(shared.openFilesMaxEach))
+        rocksdb_options_set_max_log_file_size(options, DatabaseOptions.infoLogBytesMax)
+        rocksdb_options_set_keep_log_file_num(options, DatabaseOptions.infoLogFilesMax)
+        rocksdb_options_set_max_manifest_file_size(options, DatabaseOptions.manifestBytesMax)
+
+        // The log. A time limit is never set: RocksDB then may delete a log that is still needed (its age
+        // computation underflows when a file's time lies in the future).
+        rocksdb_options_set_WAL_ttl_seconds(options, 0)
+        rocksdb_options_set_WAL_size_limit_MB(options, UInt64(max(1, (logRetentionBytes + (1 << 20) - 1) >> 20)))
+        let recovery =
+            switch logRecovery {
+            case .tornTail: rocksdb_tolerate_corrupted_tail_records_recovery
+            case .pointInTime: rocksdb_point_in_time_recovery
+            }
+        rocksdb_options_set_wal_recovery_mode(options, Int32(recovery))
+
+        // Memtables. One thread writes, so nothing is gained by concurrent inserts.
+        rocksdb_options_set_write_buffer_size(options, memtableBytesEach ?? shared.memtableBytesEach)
+        rocksdb_options_set_max_write_buffer_number(options, Int32(DatabaseOptions.memtablesMax))
+        rocksdb_options_set_allow_concurrent_memtable_write(options, 0)
+        rocksdb_options_set_enable_write_thread_adaptive_yield(options, 0)
+
+        // Tables.
+        rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1)
+        rocksdb_options_set_bytes_per_sync(options, 1 << 20)
+        rocksdb_options_set_compression(options, compression.upper)
+        rocksdb_options_set_bottommost_compression(options, compression.bottommost)
+        let table: OpaquePointer = rocksdb_block_based_options_create()
+        defer { rocksdb_block_based_options_destroy(table) }
+        rocksdb_block_based_options_set_block_size(table, DatabaseOptions.blockBytes)
+        rocksdb_block_based_options_set_format_version(table, 5)
+        rocksdb_block_based_options_set_block_cache(table, shared.cache.pointer)
+        rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1)
+        rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(table, 1)
+        rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1)
+        rocksdb_block_based_options_set_whole_key_filtering(table, 1)
+        // The table options own the policy from here on.
+        rocksdb_block_based_options_set_filter_policy(
+            table, rocksdb_filterpolicy_create_bloom_full(DatabaseOptions.bloomBitsPerKey))
+        rocksdb_block_based_options_set_data_block_index_type(
+            table, Int32(rocksdb_block_based_table_data_block_index_type_binary_search_and_hash))
+        rocksdb_options_set_block_based_table_factory(options, table)
+        return options
+    }
+}
+
+/// Which compression the linked RocksDB has; found out by opening, since the C API cannot list it.
+struct Compression {
+    var upper: Int32
+    var bottommost: Int32
+
+    /// From the best to what always works.
+    static let candidates = [
+        Compression(upper: Int32(rocksdb_lz4_compression), bottommost: Int32(rocksdb_zstd_compression)),
+        Compression(upper: Int32(rocksdb_lz4_compression), bottommost: Int32(rocksdb_lz4_compression)),
+        Compression(upper: Int32(rocksdb_zstd_compression), bottommost: Int32(rocksdb_zstd_compression)),
+        Compression(upper: Int32(rocksdb_no_compression), bottommost: Int32(rocksdb_no_compression)),
+    ]
+}

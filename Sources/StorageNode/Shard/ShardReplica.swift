@@ -1,0 +1,190 @@
+public import Core
+public import LSM
+public import Logging
+public import NIOCore
+public import Wire
+
+/// One replica of a shard: its database, its log, its writer.
+///
+/// Thread-safe. Reads go straight to the database; writes go through ``submit(_:completion:)`` (as leader) or
+/// ``apply(_:leaderTerm:)`` (as follower) to one writer that makes them batches of the log.
+public final class ShardReplica: Sendable {
+    public let configuration: ShardConfiguration
+    /// As opened; a change of leader opens the replica anew.
+    public let role: ShardRole
+    public let database: Database
+    public let log: ShardLog
+    private let commits: CommitLog
+    private let inbox: WriterInbox
+    private let writer: ShardWriter
+
+    /// Opens or creates the replica's directory, recovers its log and starts the writer. A leader of a new term
+    /// writes the term's first batch. Blocks: call it on a thread that may.
+    ///
+    /// Throws `KVError`: `.invalidConfiguration` for a directory of another shard, `.staleTerm` where the log knows a
+    /// newer term than `role`, `.locked`, `.corrupted`, `.storageFull`, `.storageFailed`.
+    public static func open(
+        _ configuration: ShardConfiguration, role: ShardRole, shared: SharedResources, clock: ShardClock = .system,
+        logger: Logger
+    ) throws(KVError) -> ShardReplica {
+        try open(configuration, role: role, shared: shared, clock: clock, logger: logger) { $0 }
+    }
+
+    /// - Parameter sink: puts a twin between writer and database.
+    package static func open(
+        _ configuration: ShardConfiguration, role: ShardRole, shared: SharedResources, clock: ShardClock = .system,
+        logger: Logger, sink: (Database) -> any WriteSink
+    ) throws(KVError) -> ShardReplica {
+        try ShardIdentity.claim(
+            directory: configuration.directory, shard: configuration.name, cluster: configuration.cluster)
+        var options = DatabaseOptions()
+        options.logRetentionBytes = configuration.logRetentionBytes
+        options.memtableBytesEach = configuration.memtableBytesEach
+        options.logRecovery = configuration.durability == .always ? .tornTail : .pointInTime
+        let database = try Database(path: configuration.directory + "/db", shared: shared, options: options)
+        return try ShardReplica(
+            configuration, role: role, database: database, sink: sink(database), clock: clock, logger: logger)
+    }
+
+    private init(
+        _ configuration: ShardConfiguration, role: ShardRole, database: Database, sink: any WriteSink,
+        clock: ShardClock, logger: Logger
+    ) throws(KVError) {
+        let position = try ShardReplica.position(in: database, shard: configuration.name)
+        guard position.term <= role.term else {
+            throw KVError(
+                .staleTerm,
+                "\(configuration.name) has log of term \(position.term), but the topology says term \(role.term): "
+                    + "start this node with the newest topology")
+        }
+        self.configuration = configuration
+        self.role = role
+        self.database = database
+        commits = CommitLog(
+            position: position, ringBytesMax: configuration.ringBytesMax, waitersMax: configuration.waitersMax)
+        log = ShardLog(commits: commits, database: database, cursorsMax: configuration.logCursorsMax)
+        inbox = WriterInbox(
+            shard: configuration.name, bytesMax: configuration.inboxBytesMax,
+            operationsMax: configuration.inboxOperationsMax)
+        var core = WriterCore(
+            configuration: configuration, role: role, position: position,
+            latestSequence: try database.latestSequence(), sink: sink, log: commits, inbox: inbox, clock: clock,
+            logger: logger)
+        try core.startLeading()
+        writer = ShardWriter(core: core)
+        try log.lookUpFirstLsn()
+        writer.start()
+    }
+
+    private static func position(in database: Database, shard: String) throws(KVError) -> LogPosition {
+        guard let record = try database.record(at: SystemRecords.positionKey) else {
+            guard try database.latestSequence() == 0 else {
+                throw KVError(.corrupted, "the database of \(shard) holds data but no log position")
+            }
+            return .start
+        }
+        guard let position = record.withUnsafeBytes({ SystemRecords.decodePosition($0) }) else {
+            throw KVError(.corrupted, "the log position of \(shard) is damaged")
+        }
+        return position
+    }
+
+    // MARK: Reading
+
+    /// Looks a key up and lends what it found to `body`; see ``LSM/Database/read(key:tier:_:)-(ByteBuffer,_,_)``.
+    @inlinable public func read(key: ByteBuffer, tier: ReadTier, _ body: (Lookup) -> Void) throws(KVError) {
+        try database.read(key: key, tier: tier, body)
+    }
+
+    /// The newest committed batch.
+    public var position: LogPosition { commits.committed }
+
+    /// Why no writes are taken any more; nil while they are.
+    public var failure: KVError? { inbox.refusal }
+
+    // MARK: Writing
+
+    /// Hands the writes of one event-loop tick to the writer. Any thread; never blocks.
+    ///
+    /// They are committed in this order, after everything submitted before, together with what else is waiting.
+    /// `completion` is called once, on the writer's thread: hand the receipt to your event loop and return.
+    ///
+    /// Throws `KVError`, and then `completion` is not called: `.overloaded`, `.notLeader`, `.invalidArgument` for no
+    /// operations or one too large for a batch, `.unavailable` once closed, or the failure that stopped the writer.
+    public func submit(
+        _ operations: [WriteOperation], completion: @escaping @Sendable (WriteReceipt) -> Void
+    ) throws(KVError) {
+        guard role.isLeader else { throw KVError(.notLeader, "this node does not lead \(configuration.name)") }
+        var load = WriterInbox.Load(bytes: 0, operations: operations.count)
+        for operation in operations {
+            let bytes = operation.bytes
+            guard bytes <= ShardReplica.operationBytesMax else {
+                throw KVError(.invalidArgument, "a write of \(bytes) bytes is too large for a log batch")
+            }
+            load.bytes += bytes
+        }
+        guard !operations.isEmpty else { throw KVError(.invalidArgument, "no operations") }
+        let submission = Submission(operations: operations, completion: completion)
+        if try inbox.add(.write(submission), load) { writer.wake() }
+    }
+
+    private static let operationBytesMax = LogFrame.batchBytesMax - 4_096
+
+    /// Applies frames that a leader of `leaderTerm` committed. All are checked before any is written; those already
+    /// applied are skipped.
+    ///
+    /// `completion` is called once, on the writer's thread. Throws `KVError`, and then `completion` is not called:
+    /// `.overloaded`, `.unavailable` once closed, or the failure that stopped the writer.
+    public func apply(
+        _ frames: [LogFrame], leaderTerm: UInt64, completion: @escaping @Sendable (ApplyOutcome) -> Void
+    ) throws(KVError) {
+        let load = WriterInbox.Load(
+            bytes: frames.reduce(0) { $0 + $1.encodedBytes }, operations: max(1, frames.count))
+        let request = ApplyRequest(frames: frames, leaderTerm: leaderTerm, completion: completion)
+        if try inbox.add(.apply(request), load) { writer.wake() }
+    }
+
+    /// As ``apply(_:leaderTerm:completion:)``, with every failure in the outcome.
+    public func apply(_ frames: [LogFrame], leaderTerm: UInt64) async -> ApplyOutcome {
+        await withCheckedContinuation { continuation in
+            do throws(KVError) {
+                try apply(frames, leaderTerm: leaderTerm) { continuation.resume(returning: $0) }
+            } catch {
+                continuation.resume(returning: ApplyOutcome(position: position, failure: error))
+            }
+        }
+    }
+
+    // MARK: Operating
+
+    public struct Status: Sendable {
+        public var role: ShardRole
+        public var position: LogPosition
+        public var failure: KVError?
+        public var sizes: Database.Sizes
+        /// The oldest lsn a follower can still be fed; nil where not known.
+        public var logFirstLsn: UInt64?
+    }
+
+    /// Blocks: looks at files.
+    public func status() throws(KVError) -> Status {
+        Status(
+            role: role, position: position, failure: failure, sizes: try database.sizes(), logFirstLsn: log.firstLsn)
+    }
+
+    /// Calls the readers that wait for the log back with `.unavailable`, now and from now on, so that a shutdown need
+    /// not wait for them.
+    public func stopWaiting() { log.close() }
+
+    /// Answers what was accepted, fsyncs and closes the database. Readers that wait are called back with
+    /// `.unavailable`; what is asked afterwards throws it. Call once.
+    ///
+    /// Throws `KVError` where the last fsync or the close failed.
+    public func close() async throws(KVError) {
+        inbox.refuse(KVError(.unavailable, "the shard \(configuration.name) is closed"))
+        try await writer.finish { [log, database] () throws(KVError) in
+            log.close()
+            try database.close()
+        }
+    }
+}

@@ -1,0 +1,312 @@
+import Core
+import LSM
+import Logging
+import NIOCore
+import Wire
+
+/// What the shard's writer knows and does, without its thread: turns what waits into batches, in order.
+///
+/// Invariants: one batch at a time; `lsn` rises by one with every batch that is known to be written; versions rise
+/// whatever the wall clock does; after a failed write nothing is written any more, because that batch may or may
+/// not be in the log and its lsn must not be used twice.
+struct WriterCore {
+    let configuration: ShardConfiguration
+    let sink: any WriteSink
+    let log: CommitLog
+    let inbox: WriterInbox
+    let clock: ShardClock
+    let logger: Logger
+
+    private(set) var role: ShardRole
+    /// The newest batch written.
+    private(set) var position: LogPosition
+    /// The highest term seen, in the log or claimed by a leader.
+    var newestTerm: UInt64
+    private(set) var failure: KVError?
+    private var versions: HybridLogicalClock
+    /// The sequence number RocksDB gives the next record.
+    private(set) var nextSequence: UInt64
+    /// When the oldest write that no fsync has followed yet was made; only with ``Durability/interval``.
+    private var unsyncedSinceMilliseconds: UInt64?
+    private var logBytesSinceTrim = 0
+
+    /// - Parameter latestSequence: RocksDB's newest sequence number.
+    init(
+        configuration: ShardConfiguration, role: ShardRole, position: LogPosition, latestSequence: UInt64,
+        sink: any WriteSink, log: CommitLog, inbox: WriterInbox, clock: ShardClock, logger: Logger
+    ) {
+        self.configuration = configuration
+        self.role = role
+        self.position = position
+        self.sink = sink
+        self.log = log
+        self.inbox = inbox
+        self.clock = clock
+        self.logger = logger
+        newestTerm = max(role.term, position.term)
+        versions = HybridLogicalClock(last: position.version)
+        nextSequence = latestSequence + 1
+    }
+
+    // MARK: Draining
+
+    /// Emptyings of the inbox before the writer's other jobs get a turn.
+    private static let roundsMax = 64
+
+    /// Works through the inbox, then syncs where that is due.
+    /// - Returns: milliseconds after which to drain again, because a sync is due or more is waiting; nil for never.
+    mutating func drain() -> UInt64? {
+        for _ in 0..<WriterCore.roundsMax {
+            let items = inbox.take()
+            if items.isEmpty { return syncIfDue() }
+            process(items)
+            syncIfDue()
+        }
+        return 0
+    }
+
+    private mutating func process(_ items: [WriterInbox.Item]) {
+        var submissions: [Submission] = []
+        submissions.reserveCapacity(items.count)
+        for item in items {
+            switch item {
+            case .write(let submission):
+                submissions.append(submission)
+            case .apply(let request):
+                commit(submissions)
+                submissions.removeAll(keepingCapacity: true)
+                request.completion(apply(request))
+            }
+        }
+        commit(submissions)
+    }
+
+    // MARK: Leading
+
+    /// Begins a term with its barrier batch, or goes on with the one the log is in.
+    ///
+    /// Throws `KVError(.staleTerm)` where the log already has a newer term.
+    mutating func startLeading() throws(KVError) {
+        guard case .leader(let term) = role else { return }
+        guard position.term <= term else {
+            throw KVError(
+                .staleTerm,
+                "\(configuration.name) has log of term \(position.term), but the topology says term \(term): "
+                    + "start this node with the newest topology")
+        }
+        guard position.term < term else { return }
+        let barrier = LogPosition(
+            term: term, lsn: position.lsn + 1, version: versions.next(wallMilliseconds: clock.wallMilliseconds()))
+        var builder = WriteBatchBuilder(
+            reservedBytes: LogFrame.headerBytes, capacity: SystemRecords.batchOverheadBytes)
+        builder.putPosition(barrier)
+        builder.putTermStart(term: term, lsn: barrier.lsn)
+        let records = builder.count
+        var frame = builder.finish()
+        LogFrame.seal(&frame, position: barrier)
+        try write(
+            frame, records: records,
+            batches: [
+                CommitLog.Batch(position: barrier, frame: frame, sequence: nextSequence)
+            ])
+    }
+
+    private struct Cursor {
+        var submission = 0
+        var operation = 0
+    }
+
+    private struct Span {
+        var end: Cursor
+        var operations = 0
+        var bytes = 0
+    }
+
+    /// Turns submissions into batches and answers each once, as soon as its last operation is settled.
+    private mutating func commit(_ submissions: [Submission]) {
+        var receipts = [WriteReceipt](repeating: WriteReceipt(), count: submissions.count)
+        var start = Cursor()
+        while start.submission < submissions.count {
+            do throws(KVError) {
+                if let failure { throw failure }
+                guard case .leader(let term) = role else {
+                    throw KVError(.notLeader, "this node does not lead \(configuration.name)")
+                }
+                let span = nextSpan(of: submissions, from: start)
+                let firstVersion = try commit(span, of: submissions, from: start, term: term)
+                note(span, from: start, firstVersion: firstVersion, in: &receipts, of: submissions)
+                start = span.end
+            } catch {
+                for index in start.submission..<submissions.count {
+                    receipts[index].failure = error
+                    submissions[index].completion(receipts[index])
+                }
+                return
+            }
+        }
+    }
+
+    /// What goes into the next batch: as much as the bounds allow, one operation at least.
+    private func nextSpan(of submissions: [Submission], from start: Cursor) -> Span {
+        var span = Span(end: start)
+        while span.end.submission < submissions.count {
+            let operations = submissions[span.end.submission].operations
+            while span.end.operation < operations.count {
+                let bytes = operations[span.end.operation].bytes
+                if span.operations > 0,
+                    span.bytes + bytes > configuration.batchBytesMax
+                        || span.operations >= configuration.batchOperationsMax
+                {
+                    return span
+                }
+                span.bytes += bytes
+                span.operations += 1
+                span.end.operation += 1
+            }
+            span.end.submission += 1
+            span.end.operation = 0
+        }
+        return span
+    }
+
+    /// Writes one batch; returns the version of its first operation, the others follow one by one.
+    private mutating func commit(
+        _ span: Span, of submissions: [Submission], from start: Cursor, term: UInt64
+    ) throws(KVError) -> Version {
+        let firstVersion = versions.next(wallMilliseconds: clock.wallMilliseconds())
+        let lastVersion = Version(rawValue: firstVersion.rawValue + UInt64(span.operations) - 1)
+        versions.observe(lastVersion)
+        let next = LogPosition(term: term, lsn: position.lsn + 1, version: lastVersion)
+        var builder = WriteBatchBuilder(
+            reservedBytes: LogFrame.headerBytes, capacity: span.bytes + SystemRecords.batchOverheadBytes)
+        builder.putPosition(next)
+        var version = firstVersion.rawValue
+        var cursor = start
+        while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
+            let operations = submissions[cursor.submission].operations
+            let end = cursor.submission < span.end.submission ? operations.count : span.end.operation
+            while cursor.operation < end {
+                switch operations[cursor.operation] {
+                case .put(let key, let value):
+                    builder.put(key: key, version: Version(rawValue: version), value: value)
+                case .delete(let key):
+                    builder.delete(key: key)
+                }
+                version += 1
+                cursor.operation += 1
+            }
+            cursor = Cursor(submission: cursor.submission + 1, operation: 0)
+        }
+        let records = builder.count
+        var frame = builder.finish()
+        LogFrame.seal(&frame, position: next)
+        try write(
+            frame, records: records,
+            batches: [
+                CommitLog.Batch(position: next, frame: frame, sequence: nextSequence)
+            ])
+        return firstVersion
+    }
+
+    /// Enters a written batch into the receipts and answers the submissions it completes.
+    private func note(
+        _ span: Span, from start: Cursor, firstVersion: Version, in receipts: inout [WriteReceipt],
+        of submissions: [Submission]
+    ) {
+        var version = firstVersion
+        var cursor = start
+        while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
+            let isWhole = cursor.submission < span.end.submission
+            let end = isWhole ? submissions[cursor.submission].operations.count : span.end.operation
+            if end > cursor.operation {
+                receipts[cursor.submission].commit(
+                    operations: end - cursor.operation, firstVersion: version, position: position)
+                version = Version(rawValue: version.rawValue + UInt64(end - cursor.operation))
+            }
+            if isWhole { submissions[cursor.submission].completion(receipts[cursor.submission]) }
+            cursor = Cursor(submission: cursor.submission + 1, operation: 0)
+        }
+    }
+
+    // MARK: Writing
+
+    /// Writes one RocksDB batch that holds the given log batches, then publishes them.
+    /// - Parameter frame: ``LogFrame/headerBytes`` bytes of anything and then the batch.
+    mutating func write(_ frame: ByteBuffer, records: UInt32, batches: [CommitLog.Batch]) throws(KVError) {
+        guard let newest = batches.last?.position else { return }
+        let sync = configuration.durability == .always
+        let error: KVError? = frame.withUnsafeReadableBytes { bytes in
+            do throws(KVError) {
+                try sink.write(UnsafeRawBufferPointer(rebasing: bytes[LogFrame.headerBytes...]), sync: sync)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let error { throw stopWriting(error) }
+        position = newest
+        versions.observe(newest.version)
+        newestTerm = max(newestTerm, newest.term)
+        nextSequence += UInt64(records)
+        if configuration.durability == .interval, unsyncedSinceMilliseconds == nil {
+            unsyncedSinceMilliseconds = clock.monotonicMilliseconds()
+        }
+        log.publish(batches)
+        trimLogIfDue(written: frame.readableBytes)
+    }
+
+    /// Sticky: a write or fsync that failed leaves the end of the log unknown.
+    private mutating func stopWriting(_ cause: KVError) -> KVError {
+        let stopped = KVError(
+            cause.code,
+            "\(configuration.name) takes no writes since one failed: "
+                + "fix the cause and restart the node: \(cause.message)", cause: cause.cause)
+        failure = stopped
+        unsyncedSinceMilliseconds = nil
+        inbox.refuse(stopped)
+        logger.error("\(stopped.message)", metadata: ["shard": "\(configuration.name)"])
+        return stopped
+    }
+
+    // MARK: Upkeep
+
+    /// Fsyncs where the interval is over; returns the milliseconds until it is.
+    @discardableResult
+    private mutating func syncIfDue() -> UInt64? {
+        guard let since = unsyncedSinceMilliseconds else { return nil }
+        let now = clock.monotonicMilliseconds()
+        let due = since + configuration.syncIntervalMilliseconds
+        guard now >= due else { return due - now }
+        sync()
+        return nil
+    }
+
+    /// Makes everything written so far durable, unless the durability is `os` or `always` has done so.
+    mutating func sync() {
+        guard unsyncedSinceMilliseconds != nil else { return }
+        unsyncedSinceMilliseconds = nil
+        do throws(KVError) {
+            try sink.syncWAL()
+        } catch {
+            _ = stopWriting(error)
+        }
+    }
+
+    /// The last fsync of a clean shutdown, in every durability.
+    mutating func syncForClose() throws(KVError) {
+        unsyncedSinceMilliseconds = nil
+        if configuration.durability != .always, failure == nil { try sink.syncWAL() }
+    }
+
+    private mutating func trimLogIfDue(written bytes: Int) {
+        logBytesSinceTrim += bytes
+        guard logBytesSinceTrim >= max(16 << 20, configuration.logRetentionBytes / 16) else { return }
+        logBytesSinceTrim = 0
+        do throws(KVError) {
+            if try sink.trimArchivedLogs(keepingBytes: configuration.logRetentionBytes) > 0 { log.firstLsn = nil }
+        } catch {
+            // Too much log is kept; nothing is lost, and the next round tries again.
+            logger.warning("\(error)", metadata: ["shard": "\(configuration.name)"])
+        }
+    }
+}

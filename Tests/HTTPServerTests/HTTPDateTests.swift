@@ -1,0 +1,24 @@
+import Testing
+
+@testable import HTTPServer
+
+@Suite struct HTTPDateTests {
+    @Test(arguments: [
+        (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+        (951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"),
+        (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+        (951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"),
+        (1_709_164_800, "Thu, 29 Feb 2024 00:00:00 GMT"),
+        (1_735_689_599, "Tue, 31 Dec 2024 23:59:59 GMT"),
+        (1_735_689_600, "Wed, 01 Jan 2025 00:00:00 GMT"),
+        (2_147_483_647, "Tue, 19 Jan 2038 03:14:07 GMT"),
+        (4_107_542_399, "Sun, 28 Feb 2100 23:59:59 GMT"),
+        (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+        (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+    ])
+    func isAnIMFFixdate(seconds: Int, text: String) {
+        #expect(HTTPDate.text(secondsSinceEpoch: seconds) == text)
+        #expect(HTTPDate.field(secondsSinceEpoch: seconds) == Array("date: \(text)\r\n".utf8))
+    }
+}
