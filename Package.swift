@@ -100,9 +100,13 @@ let package = Package(
             ["ReplicatorService", "Configuration", "Observability", argumentParser, logging]),
 
         // kv
+        library("ImportPipeline", "CLI/Import", ["Core", "DistribKVClient", nioCore, nioPosix]),
         program(
-            "kv", "CLI",
-            ["Core", "Sharding", "Configuration", "Wire", "DistribKVClient", nioCore, nioPosix, argumentParser]),
+            "kv", "CLI/Commands",
+            [
+                "Core", "Sharding", "Wire", "DistribKVClient", "ImportPipeline", nioCore, nioPosix, nioHTTP1,
+                argumentParser,
+            ]),
 
         tests("CoreTests", ["Core"]),
         tests("ShardingTests", ["Sharding", "Core"]),
@@ -111,7 +115,9 @@ let package = Package(
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
         tests("LSMTests", ["LSM", "Core"]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
-        tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
+        tests("DistribKVClientTests", ["DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
+        tests("ImportPipelineTests", ["ImportPipeline", "DistribKVClient", "Core", nioCore, nioPosix]),
+        tests("CommandLineTests", ["kv", "ImportPipeline", "Sharding", "Wire", "Core", argumentParser]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
         tests("RouterTests", ["RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "DistribKVClient", "Core", nioCore, nioPosix, nioHTTP1, logging]),
         tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix]),
