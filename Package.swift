@@ -115,7 +115,9 @@ let package = Package(
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
         tests("LSMTests", ["LSM", "Core"]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
-        tests("DistribKVClientTests", ["DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
+        tests(
+            "DistribKVClientTests",
+            ["DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
         tests("ImportPipelineTests", ["ImportPipeline", "DistribKVClient", "Core", nioCore, nioPosix]),
         tests("CommandLineTests", ["kv", "ImportPipeline", "Sharding", "Wire", "Core", argumentParser]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),

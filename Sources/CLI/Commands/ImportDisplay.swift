@@ -28,7 +28,9 @@ final class ImportDisplay: Sendable {
     func show<Result: Sendable>(
         _ progress: ImportProgress, while work: @escaping @Sendable () async -> Result
     ) async -> Result {
-        await withTaskGroup(of: Void.self) { group in
+        // Where the rate is counted from.
+        state.withLock { $0.text.observe(progress.counts, seconds: 0) }
+        return await withTaskGroup(of: Void.self) { group in
             group.addTask {
                 // Ends with the group's cancellation, which the sleep throws.
                 while (try? await Task.sleep(for: self.isTerminal ? Self.barInterval : Self.lineInterval)) != nil {
@@ -80,8 +82,9 @@ enum Interruptible {
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
             source.setEventHandler {
                 task.cancel()
-                // A second one ends the program at once.
-                signal(number, SIG_DFL)
+                // From a moment later on, another one ends the program at once. Not before: some shells and wrappers
+                // send the same one twice.
+                DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(500)) { signal(number, SIG_DFL) }
             }
             source.resume()
             return source
