@@ -25,8 +25,8 @@ final class MultiHandle: @unchecked Sendable {
 final class EasyHandle {
     /// Bodies up to this are handed to libcurl as a copy, which it sends in one piece with the head.
     static let copiedBodyBytesMax = 64 << 10
-    private static let receiveBufferBytes = 128 << 10
-    private static let sendBufferBytes = 128 << 10
+    private static let receiveBufferBytes = 64 << 10
+    private static let sendBufferBytes = 64 << 10
 
     let pointer: UnsafeMutableRawPointer
     private var headers: UnsafeMutablePointer<curl_slist>?
