@@ -53,10 +53,12 @@ let package = Package(
         // Shared: what every role builds on. Imports point down this list only.
         library("Core", "Shared/Core"),
         library("Sharding", "Shared/Sharding", ["Core"]),
-        library("Configuration", "Shared/Configuration", ["Core", "Sharding", toml, argumentParser]),
+        library("Observability", "Shared/Observability", [logging]),
+        library(
+            "Configuration", "Shared/Configuration",
+            ["Core", "Sharding", "Observability", toml, argumentParser, logging]),
         library("HTTPServer", "Shared/HTTPServer", [nioCore, nioPosix, nioHTTP1]),
         library("Wire", "Shared/Wire", ["Core", "Sharding", nioCore, nioHTTP1]),
-        library("Observability", "Shared/Observability", [logging]),
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
@@ -106,7 +108,8 @@ let package = Package(
 
         tests("CoreTests", ["Core"]),
         tests("ShardingTests", ["Sharding", "Core"]),
-        tests("ConfigurationTests", ["Configuration", "Sharding", "Core"]),
+        tests("ConfigurationTests", ["Configuration", "Observability", "Sharding", "Core", argumentParser, logging]),
+        tests("ObservabilityTests", ["Observability", logging]),
         tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
         tests("LSMTests", ["LSM", "Core"]),
