@@ -59,6 +59,7 @@ let package = Package(
             ["Core", "Sharding", "Observability", toml, argumentParser, logging]),
         library("HTTPServer", "Shared/HTTPServer", [nioCore, nioPosix, nioHTTP1]),
         library("Wire", "Shared/Wire", ["Core", "Sharding", nioCore, nioHTTP1]),
+        library("ServiceSupport", "Shared/Service", ["Core", "HTTPServer", "Wire", nioCore, nioHTTP1]),
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
@@ -67,8 +68,8 @@ let package = Package(
         library(
             "StorageNodeService", "StorageNode/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "LSM", "Shard", nioCore,
-                nioPosix, nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "LSM", "Shard",
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         program(
             "storage-node", "StorageNode/Daemon",
@@ -82,8 +83,8 @@ let package = Package(
         library(
             "RouterService", "Router/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "DistribKVClient", nioCore,
-                nioPosix, nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability",
+                "DistribKVClient", nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         program(
             "router", "Router/Daemon", ["RouterService", "Configuration", "Observability", argumentParser, logging]),
@@ -94,8 +95,8 @@ let package = Package(
         library(
             "ReplicatorService", "Replicator/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "Observability", "Curl", nioCore, nioPosix,
-                nioHTTP1, logging, lifecycle,
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "Curl",
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         program(
             "replicator", "Replicator/Daemon",
@@ -112,6 +113,7 @@ let package = Package(
         tests("ObservabilityTests", ["Observability", logging]),
         tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
         tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
+        tests("ServiceSupportTests", ["ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
         tests("LSMTests", ["LSM", "Core"]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
         tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),

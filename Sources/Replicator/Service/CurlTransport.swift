@@ -70,34 +70,38 @@ final class CurlTransport: ReplicationTransport {
     }
 
     func push(_ segment: LogSegment, to follower: NodeAddress, shard: String) async -> PushOutcome {
+        let start = ContinuousClock.now
+        let outcome: PushOutcome
         do {
-            let response = try await perform(
-                follower,
-                CurlRequest(
-                    .post, "http://\(follower)\(APIPath.batches(shard: shard))",
-                    headers: [("content-type", MediaType.logFrames), (KVHeader.term, String(segment.leaderTerm))],
-                    body: segment.bytes, responseBytesMax: CurlTransport.documentBytesMax, timeout: limits.pushTimeout,
-                    connectTimeout: limits.connectTimeout))
-            switch response.status {
-            case 200:
-                let document = try DocumentCoding.decode(PositionDocument.self, from: response.body.readableBytesView)
-                metrics.pushed(frames: segment.frameCount, bytes: segment.byteCount)
-                return .accepted(try document.position)
-            case 409:
-                metrics.pushFailed()
-                let problem = ProblemReading(response.body)
-                guard problem.type == Problem.Kind.logMismatch.name, let position = problem.position else {
-                    return .failed(CurlTransport.explain(response))
-                }
-                return .rejected(position)
-            default:
-                metrics.pushFailed()
-                return .failed(CurlTransport.explain(response))
-            }
+            outcome = try await send(segment, follower, shard)
         } catch {
-            metrics.pushFailed()
-            return .failed("\(error)")
+            outcome = .failed("\(error)")
         }
+        if case .accepted = outcome {
+            metrics.pushed(segment, in: ContinuousClock.now - start)
+        } else {
+            metrics.pushFailed()
+        }
+        return outcome
+    }
+
+    private func send(_ segment: LogSegment, _ follower: NodeAddress, _ shard: String) async throws -> PushOutcome {
+        let response = try await perform(
+            follower,
+            CurlRequest(
+                .post, "http://\(follower)\(APIPath.batches(shard: shard))",
+                headers: [("content-type", MediaType.logFrames), (KVHeader.term, String(segment.leaderTerm))],
+                body: segment.bytes, responseBytesMax: CurlTransport.documentBytesMax, timeout: limits.pushTimeout,
+                connectTimeout: limits.connectTimeout))
+        if response.status == 200 {
+            let document = try DocumentCoding.decode(PositionDocument.self, from: response.body.readableBytesView)
+            return .accepted(try document.position)
+        }
+        let problem = ProblemReading(response.body)
+        if response.status == 409, problem.type == Problem.Kind.logMismatch.name, let position = problem.position {
+            return .rejected(position)
+        }
+        return .failed(CurlTransport.explain(response))
     }
 
     /// `GET /topology`. Throws `KVError` or ``CurlError``.

@@ -85,7 +85,9 @@ struct FollowerProgress {
 
     var wanted: Wanted? {
         guard !needsProbe, !isWaiting, readAhead == nil else { return nil }
-        return Wanted(after: pushing?.last ?? acked, isPushable: pushing == nil, isReadable: !isReading)
+        let hasRoom = pushing.map { $0.byteCount + limits.batchBytesMax <= limits.inFlightBytesMax } ?? true
+        return Wanted(
+            after: pushing?.last ?? acked, isPushable: pushing == nil, isReadable: !isReading && hasRoom)
     }
 
     mutating func handle(_ event: Event, random: inout SplitMix64) -> [Action] {

@@ -1,6 +1,7 @@
 import Core
 import Curl
 import Logging
+import Observability
 import Sharding
 import Synchronization
 import Wire
@@ -8,26 +9,27 @@ import Wire
 /// Runs one ``ShardRunner`` for each shard of the topology, and restarts those that a new topology changes.
 final class ReplicationEngine: Sendable {
     let tracker: TopologyTracker
-    let metrics = ReplicatorMetrics()
     private let client: CurlClient
     private let transport: CurlTransport
     private let limits: ReplicationLimits
     private let logger: Logger
     private let runners = Mutex<[String: ShardRunner]>([:])
+    private let running = Atomic(false)
 
     /// - Throws: `CurlError` where libcurl cannot be started.
-    init(topology: Topology, limits: ReplicationLimits, logger: Logger) throws {
+    init(topology: Topology, limits: ReplicationLimits, metrics: MetricsRegistry, logger: Logger) throws {
         let tracker = TopologyTracker(topology, logger: logger)
         self.tracker = tracker
         self.limits = limits
         self.logger = logger
         self.client = try CurlClient(limits: limits.transfers)
-        self.transport = CurlTransport(client: client, limits: limits, metrics: metrics) { epoch, node in
+        self.transport = CurlTransport(client: client, limits: limits, metrics: ReplicatorMetrics(metrics)) { epoch, node in
             tracker.observe(epoch: epoch, of: node)
         }
     }
 
     var topology: Topology { tracker.topology }
+    var isRunning: Bool { running.load(ordering: .relaxed) }
 
     /// In the order of the topology.
     var shards: [ReplicatorStatus.Shard] {
@@ -37,11 +39,13 @@ final class ReplicationEngine: Sendable {
 
     /// Runs until ``stop()`` or until the task is cancelled; once.
     func run() async {
+        running.store(true, ordering: .relaxed)
         await withDiscardingTaskGroup { group in
             group.addTask { await self.tracker.run { try await self.transport.topology(from: $0) } }
             for await topology in tracker.updates {
                 for runner in apply(topology) { group.addTask { await runner.run() } }
             }
+            running.store(false, ordering: .relaxed)
             tracker.finish()
             group.cancelAll()
         }

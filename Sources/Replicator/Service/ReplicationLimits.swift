@@ -2,8 +2,10 @@
 public struct ReplicationLimits: Sendable, Hashable {
     /// What one read asks of a leader, and what one push sends at most; a single larger frame still passes.
     public var batchBytesMax = 1 << 20
+    /// Read from a leader for one follower and not yet confirmed by it; a single larger frame still passes.
+    public var inFlightBytesMax = 4 << 20
     /// An answer larger than this is given up and asked for again alone, with the memory of all catch-up reads.
-    public var answerBytesMax = 2 << 20
+    public var answerBytesMax: Int { 2 * batchBytesMax }
     /// Recent frames kept for one shard.
     public var windowBytesMax = 8 << 20
     /// Recent frames kept for all shards together; each has its share.

@@ -3,6 +3,7 @@ import HTTPServer
 public import Logging
 import NIOCore
 import NIOPosix
+import Observability
 public import ServiceLifecycle
 public import Sharding
 import Synchronization
@@ -33,13 +34,16 @@ public struct ReplicatorConfiguration: Sendable {
 public final class Replicator: Service {
     private let configuration: ReplicatorConfiguration
     private let engine: ReplicationEngine
+    private let metrics = MetricsRegistry()
     private let boundPort = Mutex<Int?>(nil)
 
     /// - Throws: `CurlError` where libcurl cannot be started.
     public init(configuration: ReplicatorConfiguration) throws {
         self.configuration = configuration
+        metrics.registerProcessMetrics(role: "replicator", version: configuration.version)
         self.engine = try ReplicationEngine(
-            topology: configuration.topology, limits: configuration.limits, logger: configuration.logger)
+            topology: configuration.topology, limits: configuration.limits, metrics: metrics,
+            logger: configuration.logger)
     }
 
     /// Where it listens; nil before it does.
@@ -60,7 +64,7 @@ public final class Replicator: Service {
     }
 
     private func serve(on group: MultiThreadedEventLoopGroup) async throws {
-        let handler = ReplicatorHandler(engine: engine, version: configuration.version)
+        let handler = ReplicatorHandler(engine: engine, version: configuration.version, metrics: metrics)
         let server: HTTPServer
         do {
             server = try await HTTPServer.start(

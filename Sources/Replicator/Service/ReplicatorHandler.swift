@@ -2,6 +2,8 @@ import Core
 import HTTPServer
 import NIOCore
 import NIOHTTP1
+import Observability
+import ServiceSupport
 import Sharding
 import Wire
 
@@ -9,11 +11,13 @@ import Wire
 struct ReplicatorHandler: HTTPHandler, Sendable {
     private let engine: ReplicationEngine
     private let version: String
+    private let metrics: MetricsRegistry
     private let start = ContinuousClock.now
 
-    init(engine: ReplicationEngine, version: String) {
+    init(engine: ReplicationEngine, version: String, metrics: MetricsRegistry) {
         self.engine = engine
         self.version = version
+        self.metrics = metrics
     }
 
     /// No endpoint takes a body.
@@ -21,61 +25,53 @@ struct ReplicatorHandler: HTTPHandler, Sendable {
 
     func handle(_ request: HTTPRequest, _ exchange: HTTPExchange) { exchange.respond(answer(request)) }
 
-    func response(to rejection: HTTPRejection) -> HTTPResponse { HTTPResponse(Problem(rejection)) }
+    func response(to rejection: HTTPRejection) -> HTTPResponse { HTTPResponse(problem: Problem(rejection)) }
 
     func writeCommonFields(into buffer: inout ByteBuffer) {
         buffer.writeString("\(KVHeader.epoch): \(engine.topology.epoch)\r\n")
     }
 
     private func answer(_ request: HTTPRequest) -> HTTPResponse {
-        let content: () throws -> (type: String, bytes: [UInt8])
+        let response: () -> HTTPResponse
         switch String(request.path) {
-        case APIPath.healthz, APIPath.readyz: content = { ("text/plain", Array("ok\n".utf8)) }
-        case APIPath.status: content = { (MediaType.json, try DocumentCoding.encode(status)) }
-        case APIPath.topology: content = { (MediaType.json, try engine.topology.json()) }
-        case "/metrics":
-            content = {
-                (PrometheusText.mediaType, Array(PrometheusText.render(status, engine.metrics.totals).utf8))
-            }
-        default: return HTTPResponse(Problem(.unknownPath, "\(request.path) is not a path of a replicator"))
+        case APIPath.healthz: response = { HTTPResponse(text: "ok") }
+        case APIPath.readyz: response = readiness
+        case APIPath.status: response = { HTTPResponse(document: status) }
+        case APIPath.topology: response = topology
+        case "/metrics": response = exposition
+        default: return HTTPResponse(unknownPath: request.path)
         }
         guard request.method == .GET || request.method == .HEAD else {
-            let problem = Problem(.methodNotAllowed, "\(request.path) takes GET and HEAD, not \(request.method)")
-            return HTTPResponse(problem, headers: [("allow", "GET, HEAD")])
+            return HTTPResponse(methodNotAllowed: request.method.rawValue, allowed: "GET, HEAD")
         }
+        return response()
+    }
+
+    /// A replicator serves while it runs the loops of its shards, whether or not the nodes are there.
+    private func readiness() -> HTTPResponse {
+        guard engine.isRunning else {
+            return HTTPResponse(problem: Problem(.unavailable, "The replicator is starting or stopping."))
+        }
+        return HTTPResponse(text: "ready")
+    }
+
+    private func topology() -> HTTPResponse {
         do {
-            let (type, bytes) = try content()
-            return HTTPResponse(status: 200, headers: [("content-type", type)], body: ByteBuffer(bytes: bytes))
+            return HTTPResponse(json: try engine.topology.json())
         } catch {
-            return HTTPResponse(Problem(.internalError, "\(error)"))
+            return HTTPResponse(problem: Problem(.internalError, "The topology cannot be encoded: \(error)."))
         }
+    }
+
+    private func exposition() -> HTTPResponse {
+        let text = metrics.exposition() + ReplicationText.render(engine.shards)
+        return HTTPResponse(
+            status: 200, headers: [("content-type", MetricsRegistry.contentType)], body: ByteBuffer(string: text))
     }
 
     private var status: ReplicatorStatus {
         ReplicatorStatus(
             version: version, epoch: engine.topology.epoch, uptimeSeconds: (ContinuousClock.now - start).inSeconds,
             shards: engine.shards)
-    }
-}
-
-extension HTTPResponse {
-    init(_ problem: Problem, headers: [(name: String, value: String)] = []) {
-        self.init(
-            status: problem.kind.status, headers: [("content-type", MediaType.problem)] + headers,
-            body: ByteBuffer(string: problem.json))
-    }
-}
-
-extension Problem {
-    init(_ rejection: HTTPRejection) {
-        switch rejection {
-        case .malformed(let reason): self.init(.badRequest, reason)
-        case .timedOut: self.init(.requestTimeout, "the request did not arrive in time")
-        case .bodyTooLarge(let limit): self.init(.valueTooLarge, "a body has at most \(limit) bytes here")
-        case .targetTooLong(let limit): self.init(.targetTooLong, "the request target has at most \(limit) bytes")
-        case .unknownExpectation(let text): self.init(.expectationFailed, "\(text) is not supported: expect 100-continue")
-        case .headersTooLarge(let limit): self.init(.headersTooLarge, "the header fields have at most \(limit) bytes")
-        case .overloaded: self.init(.overloaded, "too many bytes of requests are in flight: try again")
-        }
     }
 }

@@ -1,34 +1,40 @@
-import Synchronization
+import Observability
 
-/// What the replicator has done since it started.
+/// What the replicator counts.
 final class ReplicatorMetrics: Sendable {
-    struct Totals: Sendable {
-        var fetches: UInt64 = 0
-        var fetchedBytes: UInt64 = 0
-        var pushes: UInt64 = 0
-        var pushedFrames: UInt64 = 0
-        var pushedBytes: UInt64 = 0
-        var pushFailures: UInt64 = 0
+    private let fetches: Counter
+    private let fetchedBytes: Counter
+    private let pushes: Counter
+    private let pushedBatches: Counter
+    private let pushedBytes: Counter
+    private let pushFailures: Counter
+    private let pushDuration: Histogram
+
+    init(_ registry: MetricsRegistry) {
+        func counter(_ name: String, _ help: String) -> Counter {
+            registry.counter("distribkv_replicator_\(name)_total", help: help)
+        }
+        fetches = counter("fetches", "Answers of leaders that held log batches.")
+        fetchedBytes = counter("fetched_bytes", "Bytes of log frames read from leaders.")
+        pushes = counter("pushes", "Requests that followers stored.")
+        pushedBatches = counter("pushed_batches", "Log batches that followers stored.")
+        pushedBytes = counter("pushed_bytes", "Bytes of log frames that followers stored.")
+        pushFailures = counter("push_failures", "Requests that followers refused or did not answer.")
+        pushDuration = registry.histogram(
+            "distribkv_replicator_push_seconds", help: "From sending batches to the follower's answer.")
     }
-
-    private let state = Mutex(Totals())
-
-    var totals: Totals { state.withLock { $0 } }
 
     func fetched(bytes: Int) {
-        state.withLock {
-            $0.fetches += 1
-            $0.fetchedBytes += UInt64(bytes)
-        }
+        fetches.increment()
+        fetchedBytes.increment(by: UInt64(bytes))
     }
 
-    func pushed(frames: Int, bytes: Int) {
-        state.withLock {
-            $0.pushes += 1
-            $0.pushedFrames += UInt64(frames)
-            $0.pushedBytes += UInt64(bytes)
-        }
+    func pushed(_ segment: LogSegment, in duration: Duration) {
+        pushes.increment()
+        pushedBatches.increment(by: UInt64(segment.frameCount))
+        pushedBytes.increment(by: UInt64(segment.byteCount))
+        pushDuration.observe(duration)
     }
 
-    func pushFailed() { state.withLock { $0.pushFailures += 1 } }
+    func pushFailed() { pushFailures.increment() }
 }

@@ -14,16 +14,8 @@ public struct HTTPExchange: @unchecked Sendable {
 
     /// Answers with a whole response.
     public func respond(_ response: HTTPResponse) {
-        respond(status: response.status, contentLength: response.body.readableBytes) { buffer in
-            for (name, value) in response.headers {
-                buffer.writeString(name)
-                buffer.writeStaticString(": ")
-                buffer.writeString(value)
-                buffer.writeStaticString("\r\n")
-            }
-        } body: { buffer in
-            buffer.writeImmutableBuffer(response.body)
-        }
+        eventLoop.preconditionInEventLoop()
+        connection.respond(sequence: sequence, response)
     }
 
     /// Answers without a response value in between: the closures write straight into the connection's output.
@@ -38,6 +30,13 @@ public struct HTTPExchange: @unchecked Sendable {
         eventLoop.preconditionInEventLoop()
         connection.respond(
             sequence: sequence, status: status, contentLength: contentLength, fields: fields, body: body)
+    }
+
+    /// Runs `body`, which may answer many exchanges of this event loop, and sends each connection's answers
+    /// together at its end: one system call a connection, not one an answer.
+    public func batchingAnswers(_ body: () -> Void) {
+        eventLoop.preconditionInEventLoop()
+        connection.loop.batchingAnswers(body)
     }
 
     /// Answers when `response` is there; `failure` makes the answer to its error.

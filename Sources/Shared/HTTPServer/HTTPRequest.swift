@@ -57,14 +57,14 @@ public enum HTTPRejection: Sendable, Hashable {
 }
 
 /// Answers the requests of one event loop. Every call arrives on that loop, and none may block it.
-public protocol HTTPHandler {
+public protocol HTTPHandler: AnyObject {
     /// The largest body, in bytes, that is read for this request; asked once the head has arrived.
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int
 
     /// Answers `request` through `exchange`, now or later, exactly once.
     func handle(_ request: HTTPRequest, _ exchange: HTTPExchange)
 
-    /// The body of the error answer to a request that the server refused.
+    /// The answer to a request that the server refused; its connection is closed after it.
     func response(to rejection: HTTPRejection) -> HTTPResponse
 
     /// Appends header fields, each with its CRLF, that every answer carries.

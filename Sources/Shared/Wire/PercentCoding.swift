@@ -37,6 +37,28 @@ public enum PercentCoding {
         return decoded
     }
 
+    /// Writes the bytes that `text` stands for to `decoded`, which has room for as many bytes as `text` has.
+    /// - Returns: how many bytes were written; nil where a `%` is not followed by two hex digits.
+    public static func decode(_ text: UnsafeRawBufferPointer, into decoded: UnsafeMutableRawBufferPointer) -> Int? {
+        precondition(decoded.count >= text.count)
+        var count = 0
+        var index = 0
+        while index < text.count {
+            var byte = text[index]
+            index += 1
+            if byte == UInt8(ascii: "%") {
+                guard index + 1 < text.count, let high = nibble(text[index]), let low = nibble(text[index + 1]) else {
+                    return nil
+                }
+                byte = high << 4 | low
+                index += 2
+            }
+            decoded[count] = byte
+            count += 1
+        }
+        return count
+    }
+
     private static func isPlain(_ byte: UInt8) -> Bool {
         switch byte {
         case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),

@@ -1,0 +1,112 @@
+import Core
+public import HTTPServer
+public import Wire
+
+/// Where key and query stand in the bytes of a request target `/kv/{key}?{query}`.
+///
+/// The key is percent-encoded bytes; slashes belong to it. Offsets count UTF-8 bytes of the target, so that a
+/// handler that passes the target on copies ranges of it and builds no string.
+public struct KeyTarget: Sendable, Hashable {
+    /// The key, still percent-encoded: everything from behind `/kv/` to the `?`.
+    public let encodedKey: Range<Int>
+    /// What follows the `?`, still percent-encoded; nil where there is none.
+    public let query: Range<Int>?
+    /// True where the key as it stands in the target is the key itself: no `%` in it.
+    public let isPlain: Bool
+    /// False where a byte of the target must be percent-encoded before it may stand in a URL (RFC 3986 section 2).
+    public let isASCII: Bool
+    private let defect: Defect?
+
+    private enum Defect { case fragment, replacementCharacter }
+
+    private static let prefixBytes = 4
+
+    /// nil where the path does not start with `/kv/`.
+    public init?(_ target: UnsafeRawBufferPointer) {
+        // Compared as one number: '/' 'k' 'v' '/'.
+        guard target.count >= KeyTarget.prefixBytes,
+            UInt32(littleEndian: target.loadUnaligned(as: UInt32.self)) == 0x2F76_6B2F
+        else { return nil }
+        var index = KeyTarget.prefixBytes
+        var sum: UInt8 = 0
+        var plain = true
+        var fragment = false
+        while index < target.count {
+            let byte = target[index]
+            if byte == UInt8(ascii: "?") { break }
+            if byte == UInt8(ascii: "%") { plain = false }
+            if byte == UInt8(ascii: "#") { fragment = true }
+            sum |= byte
+            index += 1
+        }
+        encodedKey = KeyTarget.prefixBytes..<index
+        query = index < target.count ? index + 1..<target.count : nil
+        while index < target.count {
+            sum |= target[index]
+            if target[index] == UInt8(ascii: "#") { fragment = true }
+            index += 1
+        }
+        isPlain = plain
+        isASCII = sum < 0x80
+        if fragment {
+            defect = .fragment
+        } else {
+            defect = sum >= 0x80 && KeyTarget.holdsReplacementCharacter(target) ? .replacementCharacter : nil
+        }
+    }
+
+    /// Lends the bytes of the key, percent-decoding undone, to `body`; a plain key is not copied.
+    /// - Parameter target: the same bytes that this value was made from.
+    /// - Throws: `bad-request` where the key is empty, longer than `Limits.keyBytesMax` or badly encoded.
+    public func withKey<Result>(
+        in target: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Result
+    ) throws(Problem) -> Result {
+        switch defect {
+        case nil: break
+        case .fragment: throw Problem(.badRequest, "A \"#\" in a request target must be written as %23.")
+        case .replacementCharacter:
+            throw Problem(.badRequest, "Bytes of a key that are not ASCII must be percent-encoded.")
+        }
+        guard !encodedKey.isEmpty else { throw Problem(.badRequest, "The key is empty: write it after /kv/.") }
+        let encoded = UnsafeRawBufferPointer(rebasing: target[encodedKey])
+        if isPlain {
+            guard encoded.count <= Limits.keyBytesMax else { throw KeyTarget.tooLong(encoded.count) }
+            return body(encoded)
+        }
+        guard encoded.count <= 3 * Limits.keyBytesMax else { throw KeyTarget.tooLong(nil) }
+        let outcome: Swift.Result<Result, Problem> = withUnsafeTemporaryAllocation(
+            byteCount: encoded.count, alignment: 1
+        ) { decoded in
+            guard let count = PercentCoding.decode(encoded, into: decoded) else {
+                return .failure(Problem(.badRequest, "A \"%\" in the key is not followed by two hex digits."))
+            }
+            guard count <= Limits.keyBytesMax else { return .failure(KeyTarget.tooLong(count)) }
+            return .success(body(UnsafeRawBufferPointer(rebasing: decoded[..<count])))
+        }
+        return try outcome.get()
+    }
+
+    private static func tooLong(_ count: Int?) -> Problem {
+        let length = count.map { "The key has \($0) bytes" } ?? "The key is too long"
+        return Problem(.badRequest, "\(length): at most \(Limits.keyBytesMax) are allowed.")
+    }
+
+    /// U+FFFD stands where the bytes on the wire were not UTF-8: which bytes those were is no longer known.
+    private static func holdsReplacementCharacter(_ target: UnsafeRawBufferPointer) -> Bool {
+        guard target.count >= 3 else { return false }
+        return (0...target.count - 3).contains {
+            target[$0] == 0xEF && target[$0 + 1] == 0xBF && target[$0 + 2] == 0xBD
+        }
+    }
+}
+
+extension HTTPRequest {
+    /// Lends the bytes of the target to `body`.
+    @inlinable public func withTargetBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        if let result = target.utf8.withContiguousStorageIfAvailable({ body(UnsafeRawBufferPointer($0)) }) {
+            return result
+        }
+        // A target that the server read is always contiguous; one bridged from elsewhere may not be.
+        return Array(target.utf8).withUnsafeBytes(body)
+    }
+}
