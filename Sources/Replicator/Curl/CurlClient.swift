@@ -22,7 +22,7 @@ public final class CurlClient: Sendable {
     /// - Throws: ``CurlError`` where libcurl or the thread cannot be started.
     public init(limits: Limits = Limits()) throws {
         guard CurlClient.libraryStart == CURLE_OK else { throw CurlError(CurlClient.libraryStart, detail: "") }
-        shared = try CurlShared(limits: limits)
+        shared = CurlShared(limits: limits, multi: try MultiHandle(connectionsMax: limits.inFlightMax))
         try startCurlThread(shared)
     }
 
@@ -56,8 +56,8 @@ public final class CurlClient: Sendable {
         shared.shutDown()
         await withCheckedContinuation { continuation in
             let hasEnded = shared.inbox.withLock { inbox in
-                if !inbox.hasEnded { inbox.endWaiters.append(continuation) }
-                return inbox.hasEnded
+                if inbox.multi != nil { inbox.endWaiters.append(continuation) }
+                return inbox.multi == nil
             }
             if hasEnded { continuation.resume() }
         }
@@ -67,26 +67,26 @@ public final class CurlClient: Sendable {
         _ id: UInt64, _ request: CurlRequest, _ continuation: CheckedContinuation<CurlResponse, any Error>
     ) -> CurlError? {
         let limit = shared.limits.inFlightMax + shared.limits.waitingMax
-        let (refusal, isFirst): (CurlError?, Bool) = shared.inbox.withLock { inbox in
-            guard !inbox.isShutDown else { return (CurlError(.shutDown, "the client has been shut down"), false) }
+        let (refusal, sleeping): (CurlError?, MultiHandle?) = shared.inbox.withLock { inbox in
+            guard !inbox.isShutDown else { return (CurlError(.shutDown, "the client has been shut down"), nil) }
             guard inbox.unfinished < limit else {
-                return (CurlError(.overloaded, "\(limit) requests are unfinished already"), false)
+                return (CurlError(.overloaded, "\(limit) requests are unfinished already"), nil)
             }
             inbox.unfinished += 1
             inbox.commands.append(.start(id: id, request, continuation))
-            return (nil, inbox.commands.count == 1)
+            return (nil, inbox.commands.count == 1 ? inbox.multi : nil)
         }
-        if isFirst { shared.multi.wakeup() }
+        sleeping?.wakeup()
         return refusal
     }
 
     private func send(_ command: CurlInbox.Command) {
-        let isFirst = shared.inbox.withLock { inbox in
-            guard !inbox.isShutDown else { return false }
+        let sleeping: MultiHandle? = shared.inbox.withLock { inbox in
+            guard !inbox.isShutDown else { return nil }
             inbox.commands.append(command)
-            return inbox.commands.count == 1
+            return inbox.commands.count == 1 ? inbox.multi : nil
         }
-        if isFirst { shared.multi.wakeup() }
+        sleeping?.wakeup()
     }
 
     /// libcurl wants this once per process, before anything else.

@@ -19,26 +19,30 @@ struct CurlInbox {
     var unfinished = 0
     var nextID: UInt64 = 0
     var isShutDown = false
-    var hasEnded = false
+    /// To wake the loop with; nil when the thread has ended, so that its connections are closed then and not when
+    /// the client goes.
+    var multi: MultiHandle?
     /// Resumed when the thread has ended.
     var endWaiters: [CheckedContinuation<Void, Never>] = []
 }
 
 /// What the client and the thread share.
 final class CurlShared: Sendable {
-    let multi: MultiHandle
-    let inbox = Mutex(CurlInbox())
+    let inbox: Mutex<CurlInbox>
     let limits: CurlClient.Limits
 
-    init(limits: CurlClient.Limits) throws {
+    init(limits: CurlClient.Limits, multi: MultiHandle) {
         self.limits = limits
-        self.multi = try MultiHandle(connectionsMax: limits.inFlightMax)
+        self.inbox = Mutex(CurlInbox(multi: multi))
     }
 
     /// Tells the thread to fail what is left and end.
     func shutDown() {
-        inbox.withLock { $0.isShutDown = true }
-        multi.wakeup()
+        let multi = inbox.withLock { inbox in
+            inbox.isShutDown = true
+            return inbox.multi
+        }
+        multi?.wakeup()
     }
 }
 
@@ -50,17 +54,21 @@ final class CurlLoop {
     private static let pollMillisecondsMax: Int32 = 10_000
 
     private let shared: CurlShared
+    private let multi: MultiHandle
     private var active: [UnsafeMutableRawPointer: (transfer: CurlTransfer, handle: EasyHandle)] = [:]
     private var queued: [CurlTransfer] = []
     private var idleHandles: [EasyHandle] = []
 
-    init(shared: CurlShared) { self.shared = shared }
+    init(shared: CurlShared, multi: MultiHandle) {
+        self.shared = shared
+        self.multi = multi
+    }
 
     func run() {
         while takeCommands() {
             startQueued()
             var running: Int32 = 0
-            let result = curl_multi_perform(shared.multi.pointer, &running)
+            let result = curl_multi_perform(multi.pointer, &running)
             guard result == CURLM_OK else {
                 failAll(CurlError(.other, "libcurl failed: \(String(cString: curl_multi_strerror(result)))"))
                 continue
@@ -68,7 +76,7 @@ final class CurlLoop {
             finishDone()
             // What was queued for want of room can start now.
             if !queued.isEmpty, active.count < shared.limits.inFlightMax { continue }
-            _ = curl_multi_poll(shared.multi.pointer, nil, 0, CurlLoop.pollMillisecondsMax, nil)
+            _ = curl_multi_poll(multi.pointer, nil, 0, CurlLoop.pollMillisecondsMax, nil)
         }
         failAll(CurlError(.shutDown, "the client has been shut down"))
         idleHandles.removeAll()
@@ -109,7 +117,7 @@ final class CurlLoop {
             do {
                 let handle = try idleHandles.popLast() ?? EasyHandle()
                 try handle.prepare(for: transfer)
-                let result = curl_multi_add_handle(shared.multi.pointer, handle.pointer)
+                let result = curl_multi_add_handle(multi.pointer, handle.pointer)
                 guard result == CURLM_OK else {
                     throw CurlError(.other, String(cString: curl_multi_strerror(result)))
                 }
@@ -122,7 +130,7 @@ final class CurlLoop {
 
     private func finishDone() {
         var left: Int32 = 0
-        while let message = curl_multi_info_read(shared.multi.pointer, &left) {
+        while let message = curl_multi_info_read(multi.pointer, &left) {
             guard message.pointee.msg == CURLMSG_DONE, let pointer = message.pointee.easy_handle,
                 let handle = active[pointer]?.handle
             else { continue }
@@ -145,7 +153,7 @@ final class CurlLoop {
         guard let (transfer, handle) = active.removeValue(forKey: pointer) else {
             preconditionFailure("only active handles are detached")
         }
-        curl_multi_remove_handle(shared.multi.pointer, pointer)
+        curl_multi_remove_handle(multi.pointer, pointer)
         if idleHandles.count < shared.limits.idleHandlesMax { idleHandles.append(handle) }
         return transfer
     }
@@ -163,16 +171,26 @@ final class CurlLoop {
     }
 }
 
+/// Gives up the handle and returns who waits for that.
+private func closeInbox(of shared: CurlShared) -> [CheckedContinuation<Void, Never>] {
+    let (multi, waiters) = shared.inbox.withLock { inbox in
+        defer {
+            inbox.multi = nil
+            inbox.endWaiters.removeAll()
+        }
+        return (inbox.multi, inbox.endWaiters)
+    }
+    // Freed here, outside the lock, unless another thread is just waking the loop with it.
+    withExtendedLifetime(multi) {}
+    return waiters
+}
+
 /// Starts the loop's thread, which holds `shared` until it ends.
 func startCurlThread(_ shared: CurlShared) throws {
     func main(_ context: UnsafeMutableRawPointer) {
         let shared = Unmanaged<CurlShared>.fromOpaque(context).takeRetainedValue()
-        CurlLoop(shared: shared).run()
-        let waiters = shared.inbox.withLock { inbox in
-            inbox.hasEnded = true
-            defer { inbox.endWaiters.removeAll() }
-            return inbox.endWaiters
-        }
+        if let multi = shared.inbox.withLock({ $0.multi }) { CurlLoop(shared: shared, multi: multi).run() }
+        let waiters = closeInbox(of: shared)
         for waiter in waiters { waiter.resume() }
     }
     let context = Unmanaged.passRetained(shared)

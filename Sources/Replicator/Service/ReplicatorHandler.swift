@@ -8,7 +8,7 @@ import Sharding
 import Wire
 
 /// The replicator's own endpoints; every answer is at hand.
-struct ReplicatorHandler: HTTPHandler, Sendable {
+final class ReplicatorHandler: HTTPHandler, Sendable {
     private let engine: ReplicationEngine
     private let version: String
     private let metrics: MetricsRegistry
@@ -36,7 +36,7 @@ struct ReplicatorHandler: HTTPHandler, Sendable {
         switch String(request.path) {
         case APIPath.healthz: response = { HTTPResponse(text: "ok") }
         case APIPath.readyz: response = readiness
-        case APIPath.status: response = { HTTPResponse(document: status) }
+        case APIPath.status: response = { HTTPResponse(document: self.status) }
         case APIPath.topology: response = topology
         case "/metrics": response = exposition
         default: return HTTPResponse(unknownPath: request.path)
