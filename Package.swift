@@ -29,6 +29,7 @@ let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let signals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
 
@@ -96,11 +97,11 @@ let package = Package(
             "ReplicatorService", "Replicator/Service",
             [
                 "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "Curl",
-                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
             "replicator", "Replicator/Daemon",
-            ["ReplicatorService", "Configuration", "Observability", argumentParser, logging]),
+            ["ReplicatorService", "Configuration", "Observability", "Sharding", "Core", argumentParser, logging]),
 
         // kv
         program(

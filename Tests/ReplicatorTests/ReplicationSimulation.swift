@@ -8,8 +8,10 @@ import Wire
 /// Frames for tests; the content of a batch does not matter to a replicator.
 func makeFrame(_ position: LogPosition, batchBytes: Int) -> ByteBuffer {
     var bytes = ByteBuffer()
-    LogFrame(position: position, batch: ByteBuffer(repeating: UInt8(truncatingIfNeeded: position.lsn), count: batchBytes))
-        .encode(into: &bytes)
+    LogFrame(
+        position: position, batch: ByteBuffer(repeating: UInt8(truncatingIfNeeded: position.lsn), count: batchBytes)
+    )
+    .encode(into: &bytes)
     return bytes
 }
 
@@ -103,7 +105,8 @@ final class ReplicationSimulation {
     func append(batchBytes: Int) {
         let last = leader.last
         let position = LogPosition(
-            term: leader.term, lsn: last.lsn + 1, version: Version(rawValue: last.version.rawValue + 1 + random.next() % 5))
+            term: leader.term, lsn: last.lsn + 1,
+            version: Version(rawValue: last.version.rawValue + 1 + random.next() % 5))
         leader.frames.append((position, makeFrame(position, batchBytes: batchBytes)))
         guard leader.isUp else { return }
         let waiters = leader.waiters
@@ -145,15 +148,15 @@ final class ReplicationSimulation {
         case .feed(.read(let position)):
             read(position, wait: limits.longPollWait) { .feed(.read(after: position, $0)) }
         case .feed(.askPosition):
-            ask(isUp: { self.leader.isUp }, { .position(self.leader.last, .leader) }) { .feed(.position($0)) }
+            ask(isUp: { self.leader.isUp }, { .position(self.leader.last, .leader) }, { .feed(.position($0)) })
         case .follower(let index, .wait(let duration)):
             outstanding += 1
             schedule(after: duration) { self.answer(.follower(index, .timerFired)) }
         case .follower(let index, .probe):
             let follower = followers[index]
-            ask(isUp: { follower.isUp && !follower.isSilent }, { .position(follower.position, .follower) }) {
-                .follower(index, .probed($0))
-            }
+            ask(
+                isUp: { follower.isUp && !follower.isSilent }, { .position(follower.position, .follower) },
+                { .follower(index, .probed($0)) })
         case .follower(let index, .read(let position)):
             read(position, wait: .zero) { .follower(index, .read(after: position, $0)) }
         case .follower(let index, .push(let segment)):
