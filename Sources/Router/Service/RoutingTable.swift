@@ -44,6 +44,9 @@ final class RoutingTable: Sendable {
     /// For each node the fields of a redirect to it, up to where the path follows:
     /// `cache-control: no-store`, CRLF, `location: http://host:port`.
     let redirectFields: [[UInt8]]
+    /// Names of the shards without a replica that has answered and is alive. Stricter than what requests go by, so
+    /// that a router which has just started does not call itself ready on trust.
+    let unprovenShards: [String]
 
     var topology: Topology { document.topology }
 
@@ -62,11 +65,8 @@ final class RoutingTable: Sendable {
                 leader: positions[shard.leader].flatMap { isAlive($0) ? $0 : nil },
                 readers: ready.isEmpty ? alive : ready)
         }
+        self.unprovenShards = document.topology.shards
+            .filter { shard in !shard.replicas.contains { health[$0]?.hasAnswered ?? false } }.map(\.name)
         self.redirectFields = nodes.map { Array("cache-control: no-store\r\nlocation: http://\($0)".utf8) }
-    }
-
-    /// The shards that no live node serves.
-    var shardsWithoutReplica: [String] {
-        zip(topology.shards, shards).compactMap { $1.readers.isEmpty ? $0.name : nil }
     }
 }
