@@ -129,8 +129,8 @@ let package = Package(
         tests("CommandLineTests", ["kv", "ImportPipeline", "Sharding", "Wire", "Core", argumentParser]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
         tests("RouterTests", [
-            "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient", "Core", nioCore,
-            nioPosix, nioHTTP1, nioEmbedded, logging,
+            "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient", "Core",
+            nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
         ]),
         tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix]),
     ],

@@ -167,6 +167,8 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         switch incoming.begin(head, bodyBytesMax: bodyBytesMax, configuration: loop.configuration, now: loop.now) {
         case .refuse(let rejection):
             refuse(rejection)
+        case .accept(_, expectsContinue: true) where !loop.handler.needsBody(method: head.method, target: head.uri):
+            receiveEnd(bodyFollows: true)
         case .accept(let declaredBytes, let expectsContinue):
             guard loop.reserve(declaredBytes) else { return refuse(.overloaded) }
             incoming.reservedBytes = declaredBytes
@@ -192,12 +194,14 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         incoming.append(bytes)
     }
 
-    private func receiveEnd() {
+    /// - Parameter bodyFollows: the request is handed out without its body, which the peer may still send: the
+    ///   connection is then of no further use.
+    private func receiveEnd(bodyFollows: Bool = false) {
         guard let head = incoming.head else { return }
         continueWanted = false
         let request = HTTPRequest(
             method: head.method, target: incoming.target(of: head), headers: head.headers, body: incoming.body)
-        let keepAlive = head.isKeepAlive && !incoming.offersUpgrade && !loop.draining
+        let keepAlive = head.isKeepAlive && !incoming.offersUpgrade && !loop.draining && !bodyFollows
         let slot = AnswerQueue.Slot(
             isHead: request.method == .HEAD, keepAlive: keepAlive,
             saysKeepAlive: keepAlive && head.version.minor == 0, reservedBytes: incoming.reservedBytes)
