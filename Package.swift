@@ -85,14 +85,15 @@ let package = Package(
             "RouterService", "Router/Service",
             [
                 "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability",
-                "DistribKVClient", nioCore, nioPosix, nioHTTP1, logging, lifecycle,
+                "DistribKVClient", nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
-            "router", "Router/Daemon", ["RouterService", "Configuration", "Observability", argumentParser, logging]),
+            "router", "Router/Daemon",
+            ["RouterService", "Configuration", "Observability", "Sharding", "Core", nioCore, argumentParser, logging]),
 
         // replicator
         .systemLibrary(name: "CCurl", path: "Sources/Replicator/CCurl", providers: [.apt(["libcurl4-openssl-dev"])]),
-        library("Curl", "Replicator/Curl", ["CCurl"]),
+        library("Curl", "Replicator/Curl", ["CCurl", nioCore]),
         library(
             "ReplicatorService", "Replicator/Service",
             [
@@ -119,7 +120,10 @@ let package = Package(
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
         tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
-        tests("RouterTests", ["RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "DistribKVClient", "Core", nioCore, nioPosix, nioHTTP1, logging]),
+        tests("RouterTests", [
+            "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient", "Core", nioCore,
+            nioPosix, nioHTTP1, nioEmbedded, logging,
+        ]),
         tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
     ],
     swiftLanguageModes: [.v6]

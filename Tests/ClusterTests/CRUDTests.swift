@@ -2,6 +2,7 @@ import Core
 import DistribKVClient
 import NIOCore
 import NIOHTTP1
+import Sharding
 import Testing
 import Wire
 

@@ -64,7 +64,9 @@ import Testing
     @Test func endsOnAnyText() {
         let seed = UInt64.random(in: 0 ... .max)
         var generator = Generator(state: seed)
-        let pieces = ["[", "]", "[[", "]]", "{", "}", "\"", "'", "\"\"\"", "'''", "=", ",", "#", "\n", "\\", "a", ".", " ", "1"]
+        let pieces = [
+            "[", "]", "[[", "]]", "{", "}", "\"", "'", "\"\"\"", "'''", "=", ",", "#", "\n", "\\", "a", ".", " ", "1",
+        ]
         for _ in 0..<5_000 {
             let text = (0..<Int.random(in: 0...30, using: &generator)).map { _ in
                 pieces[Int.random(in: 0..<pieces.count, using: &generator)]
@@ -76,17 +78,19 @@ import Testing
 }
 
 @Suite struct NearestNameTests {
-    @Test(arguments: [
-        ("adress", "address"), ("durabilty", "durability"), ("nmae", "name"), ("NAME", "name"), ("index", "idx"),
-        ("zzz", nil), ("", nil), ("completely_different", nil),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("adress", "address"), ("durabilty", "durability"), ("nmae", "name"), ("NAME", "name"), ("index", "idx"),
+            ("zzz", nil), ("", nil), ("completely_different", nil),
+        ] as [(String, String?)])
     func findsWhatWasMeant(word: String, expected: String?) {
         #expect(SettingText.nearest(to: word, in: ["address", "durability", "name", "idx"]) == expected)
     }
 
     @Test func distancesOfKnownPairs() {
         for (left, right, distance) in [
-            ("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("ab", "ba", 1), ("abc", "abc", 0), ("abcd", "acbd", 1),
+            ("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("ab", "ba", 1), ("abc", "abc", 0),
+            ("abcd", "acbd", 1),
         ] {
             #expect(SettingText.editDistance(left, right) == distance, "\(left) \(right)")
             #expect(SettingText.editDistance(right, left) == distance, "\(right) \(left)")

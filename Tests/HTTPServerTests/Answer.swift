@@ -24,7 +24,8 @@ struct Answer: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// The whole answers in `bytes`, and how many bytes follow them.
-    /// - Parameter heads: the places of the answers to HEAD requests, which have no body.
+    /// - Parameter heads: the places of the answers to HEAD requests, which have no body; those that say so with
+    ///   an `x-method` field need not be named.
     static func parse(_ bytes: [UInt8], heads: Set<Int> = []) throws -> (answers: [Answer], rest: Int) {
         var answers: [Answer] = []
         var rest = bytes[...]
@@ -53,7 +54,8 @@ struct Answer: Sendable, Equatable, CustomStringConvertible {
         var answer = Answer(status: status, fields: fields, body: [])
         let hasNoContent = status < 200 || status == 204 || status == 304
         guard hasNoContent == (answer["content-length"] == nil) else { throw Malformed(what: head) }
-        let length = hasNoContent || isHead ? 0 : answer["content-length"].flatMap { Int($0) }
+        let hasNoBody = hasNoContent || isHead || answer["x-method"] == "HEAD"
+        let length = hasNoBody ? 0 : answer["content-length"].flatMap { Int($0) }
         guard let length else { throw Malformed(what: head) }
         guard bytes.endIndex - headEnd >= length else { return nil }
         answer.body = Array(bytes[headEnd..<headEnd + length])

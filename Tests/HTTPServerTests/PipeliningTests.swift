@@ -120,7 +120,7 @@ import Testing
             for _ in 0..<50 { try await server.expectServing() }
             // What the kernel takes of a connection nobody reads is some megabytes; one answer more may be begun.
             #expect(server.seen.count <= 5)
-            try await client.startReading()
+            await client.startReading()
             let received = try await client.bytes(count * size)
             #expect(received.count >= count * size)
             try await server.wait(for: "all requests") { server.seen.count == count }
@@ -208,7 +208,9 @@ final class Rig {
             exchanges.append(exchange)
             if !deferring { exchange.respond(TestServer.echo(of: request)) }
         }
-        func response(to rejection: HTTPRejection) -> HTTPResponse { HTTPResponse(status: 400) }
+        func response(to rejection: HTTPRejection) -> HTTPResponse {
+            HTTPResponse(status: 400, body: ByteBuffer(string: "\(rejection)"))
+        }
         func writeCommonFields(into buffer: inout ByteBuffer) {}
     }
 

@@ -47,7 +47,8 @@ final class RawClient: Sendable {
     /// Ends this side of the connection, after what was sent.
     func finish() { channel.close(mode: .output, promise: nil) }
 
-    func startReading() async throws { try await channel.setOption(.autoRead, value: true).get() }
+    /// A connection that has ended meanwhile has read what there was.
+    func startReading() async { try? await channel.setOption(.autoRead, value: true).get() }
 
     func close() async { try? await channel.close().get() }
 

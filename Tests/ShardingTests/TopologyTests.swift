@@ -83,7 +83,8 @@ import Testing
     @Test(arguments: [1, 2, 5, 64]) func placingCoversAllSlotsAndRoundTrips(count: Int) throws {
         let placements = (0..<count).reversed().map { index in
             ShardPlacement(
-                name: "shard-\(index)", index: index, leader: address(7_000 + index), followers: [address(8_000 + index)])
+                name: "shard-\(index)", index: index, leader: address(7_000 + index),
+                followers: [address(8_000 + index)])
         }
         let topology = try Topology.placing(cluster: "c", epoch: 9, shards: placements)
         #expect(topology.shards.map(\.index) == Array(0..<count))

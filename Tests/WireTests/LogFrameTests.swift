@@ -88,7 +88,8 @@ struct SeededGenerator: RandomNumberGenerator {
         for length in 0..<bytes.count {
             let whole = ends.lastIndex { $0 <= length } ?? 0
             let decoded = decode(Array(bytes[..<length]))
-            guard decoded.frames == Array(samples[..<whole]), !decoded.isCorrupt, decoded.rest == length - ends[whole] else {
+            guard decoded.frames == Array(samples[..<whole]), !decoded.isCorrupt, decoded.rest == length - ends[whole]
+            else {
                 Issue.record("cut to \(length) bytes: \(decoded)")
                 return
             }
@@ -121,7 +122,9 @@ struct SeededGenerator: RandomNumberGenerator {
         let seed = UInt64.random(in: 0 ... .max)
         var generator = SeededGenerator(state: seed)
         for _ in 0..<5_000 {
-            var bytes = (0..<Int.random(in: 0...120, using: &generator)).map { _ in UInt8.random(in: 0...255, using: &generator) }
+            var bytes = (0..<Int.random(in: 0...120, using: &generator)).map { _ in
+                UInt8.random(in: 0...255, using: &generator)
+            }
             // Small lengths, or nearly every round would stop at the length check.
             if bytes.count > 4 { bytes.replaceSubrange(1..<4, with: [0, 0, 0]) }
             let decoded = decode(bytes)

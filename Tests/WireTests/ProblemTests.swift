@@ -43,7 +43,10 @@ import Wire
         #expect(Set(kinds.map(\.name)).count == kinds.count)
         for kind in kinds {
             #expect((400...599).contains(kind.status))
-            #expect(kind.name.utf8.allSatisfy { $0 == UInt8(ascii: "-") || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains($0) })
+            #expect(
+                kind.name.utf8.allSatisfy {
+                    $0 == UInt8(ascii: "-") || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains($0)
+                })
         }
     }
 }

@@ -33,7 +33,7 @@ public struct CommonOptions: ParsableArguments {
     @Flag(help: "Allow --listen to be other than loopback although nothing authenticates clients.")
     public var insecure = false
 
-    @Option(help: ArgumentHelp("Event loop threads (default: one per processor).", valueName: "count"))
+    @Option(help: ArgumentHelp("Event loop threads (default: one for every two processors).", valueName: "count"))
     public var threads: String?
 
     public init() {}
@@ -64,7 +64,7 @@ public struct CommonOptions: ParsableArguments {
             logFormat: try reader.choice("--log-format", logFormat, default: .text),
             logLevel: try reader.choice("--log-level", logLevel, default: .info),
             threads: try reader.integer("--threads", threads, in: 1...1_024)
-                ?? max(1, ProcessInfo.processInfo.activeProcessorCount))
+                ?? max(1, ProcessInfo.processInfo.activeProcessorCount / 2))
     }
 }
 

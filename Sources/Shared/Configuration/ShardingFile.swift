@@ -31,9 +31,9 @@ public struct ReplicationSettings: Sendable, Hashable {
     /// Log a leader keeps for followers that are behind, per shard, on disk.
     public var logRetentionBytes = 1 << 30
     /// Batches in one request to a follower; a single larger batch is sent alone.
-    public var batchBytesMax = 4 << 20
+    public var batchBytesMax = 1 << 20
     /// Batches read from a leader and not yet confirmed, per follower.
-    public var inFlightBytesMax = 16 << 20
+    public var inFlightBytesMax = 4 << 20
 
     public init() {}
 }

@@ -76,6 +76,7 @@ private struct ShardingFileReader {
         readTable("replication", of: &root) { $0.read(into: &file.replication) }
         readTable("router", of: &root) { $0.read(into: &file.router) }
         root.finish(noun: "table or key")
+        settings += root.settings
         return file
     }
 
@@ -191,9 +192,10 @@ extension TableReader {
     fileprivate mutating func read(into replication: inout ReplicationSettings) {
         replication.logRetentionBytes = bytes(
             "log_retention_bytes", default: replication.logRetentionBytes, in: 1 << 20...1 << 44)
-        replication.batchBytesMax = bytes("batch_bytes_max", default: replication.batchBytesMax, in: 1 << 16...64 << 20)
+        // The replicator holds twice this for every follower that catches up, within 16 MiB for all of them.
+        replication.batchBytesMax = bytes("batch_bytes_max", default: replication.batchBytesMax, in: 1 << 16...8 << 20)
         replication.inFlightBytesMax = bytes(
-            "in_flight_bytes_max", default: replication.inFlightBytesMax, in: 1 << 16...1 << 30)
+            "in_flight_bytes_max", default: replication.inFlightBytesMax, in: 1 << 16...64 << 20)
         if replication.inFlightBytesMax < replication.batchBytesMax {
             diagnostics.complain(
                 path.appending("in_flight_bytes_max"),

@@ -59,7 +59,7 @@ struct TableReader {
 
     /// A member that no scalar reader below reads: an array or a table.
     mutating func item(_ key: String, allowed: String) -> TOMLItem? {
-        settings.append(SettingReference(table: "\(path)", key: key, defaultText: nil, allowed: allowed))
+        settings.append(SettingReference(table: "\(path)", key: key, defaultText: nil, allowed: allowed, isTable: true))
         return members[key]
     }
 
@@ -189,4 +189,5 @@ struct SettingReference: Hashable {
     /// As it would stand in the file; nil where the key is required or is a table.
     let defaultText: String?
     let allowed: String
+    var isTable = false
 }

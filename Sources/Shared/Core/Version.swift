@@ -24,7 +24,8 @@ public struct Version: RawRepresentable, Hashable, Sendable, Comparable {
 
     /// Reads exactly 16 hex digits, of either case; nil for anything else.
     public init?(hexDigits: some StringProtocol) {
-        guard hexDigits.utf8.count == 16, hexDigits.utf8.allSatisfy({ $0 != UInt8(ascii: "+") && $0 != UInt8(ascii: "-") }),
+        guard hexDigits.utf8.count == 16,
+            hexDigits.utf8.allSatisfy({ $0 != UInt8(ascii: "+") && $0 != UInt8(ascii: "-") }),
             let value = UInt64(hexDigits, radix: 16)
         else { return nil }
         self.init(rawValue: value)

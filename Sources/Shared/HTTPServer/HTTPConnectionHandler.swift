@@ -141,7 +141,7 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
             corked = false
             sendAnswers()
         case .outputClosed:
-            closing = .lingering(since: .now())
+            closing = .lingering(since: loop.eventLoop.now)
             if droppedBytes > HTTPConnectionHandler.droppedBytesMax { abort() } else { resumeReading() }
         case nil: break
         }

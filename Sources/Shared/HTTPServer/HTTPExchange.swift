@@ -27,7 +27,8 @@ public struct HTTPExchange: @unchecked Sendable {
     ///   - fields: appends header fields, each with its CRLF.
     ///   - body: appends the content; not called for a HEAD request.
     public func respond(
-        status: Int, contentLength: Int?, fields: (inout ByteBuffer) -> Void, body: (inout ByteBuffer) -> Void = { _ in }
+        status: Int, contentLength: Int?, fields: (inout ByteBuffer) -> Void,
+        body: (inout ByteBuffer) -> Void = { _ in }
     ) {
         eventLoop.preconditionInEventLoop()
         connection.respond(

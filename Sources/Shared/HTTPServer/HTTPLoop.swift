@@ -27,7 +27,7 @@ final class HTTPLoop {
         self.configuration = configuration
         self.handler = handler
         self.bufferedBodyBytesMax = configuration.bufferedBodyBytesMax / loops
-        self.now = .now()
+        self.now = eventLoop.now
         self.dateField = HTTPDate.field(secondsSinceEpoch: HTTPDate.wallSeconds())
     }
 
@@ -43,7 +43,7 @@ final class HTTPLoop {
     func stop() { timer?.cancel() }
 
     private func tick() {
-        now = .now()
+        now = eventLoop.now
         dateField = HTTPDate.field(secondsSinceEpoch: HTTPDate.wallSeconds())
         for connection in Array(connections.values) { connection.checkDeadlines() }
     }
@@ -55,7 +55,9 @@ final class HTTPLoop {
     /// Takes `count` bytes of the budget for request bodies; false where it is used up.
     func reserve(_ count: Int) -> Bool {
         // A single body over this loop's share still passes when nothing else is held.
-        guard count == 0 || bufferedBodyBytes == 0 || bufferedBodyBytes + count <= bufferedBodyBytesMax else { return false }
+        guard count == 0 || bufferedBodyBytes == 0 || bufferedBodyBytes + count <= bufferedBodyBytesMax else {
+            return false
+        }
         bufferedBodyBytes += count
         return true
     }

@@ -67,8 +67,7 @@ struct IncomingRequest {
 
     /// True where the body should have arrived by `now`.
     func isLate(now: NIODeadline, timeout: TimeAmount) -> Bool {
-        let allowance = Int64(receivedBytes) * (1_000_000_000 / Int64(IncomingRequest.bodyBytesPerSecondMin))
-        return now - since > timeout + .nanoseconds(allowance)
+        now - since > timeout + .seconds(Int64(receivedBytes / IncomingRequest.bodyBytesPerSecondMin))
     }
 
     // MARK: Target
@@ -115,20 +114,21 @@ private struct Fields {
         switch name.utf8.count {
         case 4 where name.isEqualCaseInsensitiveASCII(to: "host"):
             hosts += 1
-            guard value.utf8.allSatisfy(isHostByte) else { return .malformed("the host field is not a host") }
+            guard trimmed(value).utf8.allSatisfy(isHostByte) else { return .malformed("the host field is not a host") }
         case 6 where name.isEqualCaseInsensitiveASCII(to: "expect"):
-            expectation = value
+            expectation = trimmed(value)
         case 7 where name.isEqualCaseInsensitiveASCII(to: "upgrade"):
             upgrade = true
         case 14 where name.isEqualCaseInsensitiveASCII(to: "content-length"):
             guard contentLength == nil else { return Fields.ambiguous }
-            guard let length = Int(value), value.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else {
+            let digits = trimmed(value)
+            guard let length = Int(digits), digits.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else {
                 return .malformed("content-length is not a number")
             }
             contentLength = length
         case 17 where name.isEqualCaseInsensitiveASCII(to: "transfer-encoding"):
             transferEncodings += 1
-            chunked = value.isEqualCaseInsensitiveASCII(to: "chunked")
+            chunked = trimmed(value).isEqualCaseInsensitiveASCII(to: "chunked")
         default: break
         }
         return nil
@@ -147,6 +147,13 @@ private struct Fields {
             return .malformed("the only transfer encoding served is chunked")
         }
         return nil
+    }
+
+    /// The decoder leaves white space at the end of a value.
+    private func trimmed(_ value: String) -> String {
+        guard let last = value.utf8.last, last == UInt8(ascii: " ") || last == UInt8(ascii: "\t") else { return value }
+        let end = value.utf8.lastIndex { $0 != UInt8(ascii: " ") && $0 != UInt8(ascii: "\t") }
+        return end.map { String(value[...$0]) } ?? ""
     }
 
     /// Two ways to read the length of one message: request smuggling, RFC 9112 section 11.2.

@@ -64,7 +64,10 @@ public struct LineLogHandler: LogHandler {
     }
 
     /// Makes this the handler of every `Logger` of the process. Once, before the first logger is made.
+    ///
+    /// Also ignores SIGPIPE: whoever reads standard error may go away, and that must not end the process.
     public static func bootstrap(program: String, format: LogFormat, level: Logger.Level) {
+        signal(SIGPIPE, SIG_IGN)
         LoggingSystem.bootstrap { _ in LineLogHandler(program: program, format: format, level: level) }
     }
 }

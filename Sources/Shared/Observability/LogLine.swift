@@ -116,7 +116,7 @@ struct LogLine {
             case UInt8(ascii: "\n"): append("\\n")
             case UInt8(ascii: "\r"): append("\\r")
             case UInt8(ascii: "\t"): append("\\t")
-            case 0..<0x20:
+            case 0..<0x20, 0x7F:
                 append("\\u00")
                 appendHex(byte)
             default: bytes.append(byte)

@@ -13,11 +13,7 @@ public struct KeyTarget: Sendable, Hashable {
     public let query: Range<Int>?
     /// True where the key as it stands in the target is the key itself: no `%` in it.
     public let isPlain: Bool
-    /// False where a byte of the target must be percent-encoded before it may stand in a URL (RFC 3986 section 2).
-    public let isASCII: Bool
-    private let defect: Defect?
-
-    private enum Defect { case fragment, replacementCharacter }
+    private let holdsFragment: Bool
 
     private static let prefixBytes = 4
 
@@ -28,31 +24,22 @@ public struct KeyTarget: Sendable, Hashable {
             UInt32(littleEndian: target.loadUnaligned(as: UInt32.self)) == 0x2F76_6B2F
         else { return nil }
         var index = KeyTarget.prefixBytes
-        var sum: UInt8 = 0
         var plain = true
         var fragment = false
-        while index < target.count {
-            let byte = target[index]
-            if byte == UInt8(ascii: "?") { break }
-            if byte == UInt8(ascii: "%") { plain = false }
-            if byte == UInt8(ascii: "#") { fragment = true }
-            sum |= byte
-            index += 1
-        }
-        encodedKey = KeyTarget.prefixBytes..<index
-        query = index < target.count ? index + 1..<target.count : nil
-        while index < target.count {
-            sum |= target[index]
+        while index < target.count, target[index] != UInt8(ascii: "?") {
+            if target[index] == UInt8(ascii: "%") { plain = false }
             if target[index] == UInt8(ascii: "#") { fragment = true }
             index += 1
         }
-        isPlain = plain
-        isASCII = sum < 0x80
-        if fragment {
-            defect = .fragment
+        encodedKey = KeyTarget.prefixBytes..<index
+        if index < target.count {
+            query = index + 1..<target.count
+            fragment = fragment || target[index...].contains(UInt8(ascii: "#"))
         } else {
-            defect = sum >= 0x80 && KeyTarget.holdsReplacementCharacter(target) ? .replacementCharacter : nil
+            query = nil
         }
+        isPlain = plain
+        holdsFragment = fragment
     }
 
     /// Lends the bytes of the key, percent-decoding undone, to `body`; a plain key is not copied.
@@ -61,12 +48,7 @@ public struct KeyTarget: Sendable, Hashable {
     public func withKey<Result>(
         in target: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Result
     ) throws(Problem) -> Result {
-        switch defect {
-        case nil: break
-        case .fragment: throw Problem(.badRequest, "A \"#\" in a request target must be written as %23.")
-        case .replacementCharacter:
-            throw Problem(.badRequest, "Bytes of a key that are not ASCII must be percent-encoded.")
-        }
+        guard !holdsFragment else { throw Problem(.badRequest, "A \"#\" in a request target must be written as %23.") }
         guard !encodedKey.isEmpty else { throw Problem(.badRequest, "The key is empty: write it after /kv/.") }
         let encoded = UnsafeRawBufferPointer(rebasing: target[encodedKey])
         if isPlain {
@@ -89,14 +71,6 @@ public struct KeyTarget: Sendable, Hashable {
     private static func tooLong(_ count: Int?) -> Problem {
         let length = count.map { "The key has \($0) bytes" } ?? "The key is too long"
         return Problem(.badRequest, "\(length): at most \(Limits.keyBytesMax) are allowed.")
-    }
-
-    /// U+FFFD stands where the bytes on the wire were not UTF-8: which bytes those were is no longer known.
-    private static func holdsReplacementCharacter(_ target: UnsafeRawBufferPointer) -> Bool {
-        guard target.count >= 3 else { return false }
-        return (0...target.count - 3).contains {
-            target[$0] == 0xEF && target[$0 + 1] == 0xBF && target[$0 + 2] == 0xBD
-        }
     }
 }
 

@@ -55,7 +55,7 @@ public struct Topology: Sendable, Hashable {
     public let epoch: UInt64
     public let shards: [ShardTopology]
     /// slot → position in `shards`; derived from `shards`.
-    private let table: [UInt16]
+    @usableFromInline let table: [UInt16]
 
     /// Throws `KVError(.invalidData)` where an invariant does not hold.
     public init(cluster: String, epoch: UInt64, shards: [ShardTopology]) throws {
@@ -66,7 +66,7 @@ public struct Topology: Sendable, Hashable {
     }
 
     /// The position in ``shards`` of the shard that owns `slot`: one array read.
-    @inline(__always) public func position(of slot: HashSlot) -> Int { Int(table[Int(slot.rawValue)]) }
+    @inlinable public func position(of slot: HashSlot) -> Int { Int(table[Int(slot.rawValue)]) }
 
     public func shard(of slot: HashSlot) -> ShardTopology { shards[position(of: slot)] }
 

@@ -105,9 +105,9 @@ public struct WriteBatchBuilder {
     }
 
     /// Appends encoded records that hold `count` operations.
-    public mutating func append(records: UnsafeRawBufferPointer, count records_count: UInt32) {
+    public mutating func append(records: UnsafeRawBufferPointer, count recordCount: UInt32) {
         buffer.writeBytes(records)
-        count += records_count
+        count += recordCount
     }
 
     /// The reserved bytes and then the batch, with its count filled in.

@@ -15,7 +15,15 @@ final class KeyHandler {
     /// `proxy` is for routers; a node has the key itself or says who has.
     private static let allowedParameters = [redirectHopsParameter, "proxy"]
     /// Conditions on writes are refused rather than ignored: a client that sends one relies on it.
-    private static let writeConditions = ["if-match", "if-none-match", "if-unmodified-since", "if-modified-since"]
+    private static func isCondition(_ name: String) -> Bool {
+        switch name.utf8.count {
+        case 8: name.lowercased() == "if-match"
+        case 13: name.lowercased() == "if-none-match"
+        case 17: name.lowercased() == "if-modified-since"
+        case 19: name.lowercased() == "if-unmodified-since"
+        default: false
+        }
+    }
 
     private let node: Node
     private let gatherers: [WriteGatherer?]
@@ -160,10 +168,8 @@ final class KeyHandler {
     private func write(
         _ key: UnsafeRawBufferPointer, _ position: Int, _ request: HTTPRequest, _ exchange: HTTPExchange
     ) -> Problem? {
-        for (name, _) in request.headers where name.utf8.count >= 8 {
-            if KeyHandler.writeConditions.contains(where: { name.lowercased() == $0 }) {
-                return Problem(.unsupported, "Conditional writes are not supported: send it without \(name).")
-            }
+        if let name = request.headers.first(where: { KeyHandler.isCondition($0.name) })?.name {
+            return Problem(.unsupported, "Conditional writes are not supported: send it without \(name).")
         }
         let operation: WriteOperation =
             request.method == .PUT

@@ -1,5 +1,6 @@
 import Configuration
 import Core
+import DistribKVClient
 import FoundationEssentials
 import Glibc
 import Sharding

@@ -1,0 +1,169 @@
+public import Core
+public import NIOCore
+import NIOHTTP1
+public import NIOPosix
+public import Sharding
+import Wire
+
+/// A value and its version.
+public struct KVEntry: Sendable, Hashable {
+    public var value: ByteBuffer
+    public var version: Version
+
+    public init(value: ByteBuffer, version: Version) {
+        self.value = value
+        self.version = version
+    }
+}
+
+/// A key and the value to write under it.
+public struct KVPair: Sendable, Hashable {
+    /// 1…4096 bytes.
+    public var key: [UInt8]
+    public var value: ByteBuffer
+
+    public init(key: [UInt8], value: ByteBuffer) {
+        self.key = key
+        self.value = value
+    }
+}
+
+/// A client of a cluster that routes by itself: it caches the topology and sends each request straight to the node
+/// that serves its key, writes to the shard's leader and reads to the replica that the configuration prefers.
+///
+/// The topology comes from any seed, router or node, and is fetched anew on a redirect, on a higher epoch in an answer
+/// and after a failure. Reads, PUT and DELETE are tried again, after growing waits, until the deadline or the last
+/// attempt. A PUT that was applied and whose answer got lost is so applied twice: the value is the same, the version
+/// returned is the later one. A write that failed with `timedOut` or `unavailable` may still have been applied.
+///
+/// Call ``shutdown()`` when done with it.
+public final class KVClient: Sendable {
+    /// The connections under it, for requests to one node (`/status`).
+    public let connections: NodeConnections
+    let group: any EventLoopGroup
+    let context: RoutingContext
+    let requestTimeout: TimeAmount
+    let batchInFlightMax: Int
+
+    /// - Parameters:
+    ///   - seeds: routers or nodes, at least one; see ``SeedList``.
+    ///   - group: carries connections and requests.
+    public init(
+        seeds: [NodeAddress], configuration: KVClientConfiguration = .init(),
+        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+    ) {
+        precondition(!seeds.isEmpty && configuration.attemptsMax > 0 && configuration.batchInFlightMax > 0)
+        self.group = group
+        connections = NodeConnections(group: group, configuration: configuration.connections)
+        context = RoutingContext(
+            connections: connections,
+            topology: TopologyCache(
+                seeds: seeds, connections: connections, timeoutPerNode: configuration.topologyTimeout,
+                intervalMin: configuration.topologyIntervalMin),
+            retry: RetryPolicy(
+                attemptsMax: configuration.attemptsMax, redirectsMax: configuration.redirectsMax,
+                backoffMin: configuration.backoffMin, backoffMax: configuration.backoffMax),
+            readPreference: configuration.readPreference, readAttemptTimeout: configuration.readAttemptTimeout)
+        requestTimeout = configuration.requestTimeout
+        batchInFlightMax = configuration.batchInFlightMax
+    }
+
+    /// Closes every connection; requests in flight fail with `cancelled`.
+    public func shutdown() async {
+        await connections.shutdown()
+    }
+
+    /// The value under `key` and its version; nil where there is none.
+    public func get(_ key: some Sequence<UInt8>) async throws(KVError) -> KVEntry? {
+        let response = try await send(.GET, key: Array(key))
+        guard !Answers.isMissingKey(response) else { return nil }
+        guard response.status == 200 else { throw Answers.error(response) }
+        // A copy, as the bytes are a slice of what was read from the socket and would keep all of that.
+        return KVEntry(value: ByteBuffer(bytes: response.body.readableBytesView), version: try version(of: response))
+    }
+
+    /// The version of the value under `key`; nil where there is none.
+    public func head(_ key: some Sequence<UInt8>) async throws(KVError) -> Version? {
+        let response = try await send(.HEAD, key: Array(key))
+        guard !Answers.isMissingKey(response) else { return nil }
+        guard response.status == 200 else { throw Answers.error(response) }
+        return try version(of: response)
+    }
+
+    /// Writes `value` under `key`; the version of the write.
+    @discardableResult
+    public func put(_ key: some Sequence<UInt8>, _ value: ByteBuffer) async throws(KVError) -> Version {
+        try Self.version(ofWrite: try await send(.PUT, key: Array(key), body: value))
+    }
+
+    /// Removes `key`; the version of the write, also where there was nothing.
+    @discardableResult
+    public func delete(_ key: some Sequence<UInt8>) async throws(KVError) -> Version {
+        try Self.version(ofWrite: try await send(.DELETE, key: Array(key)))
+    }
+
+    /// The topology, fetched where it is not known yet.
+    public func topology() async throws(KVError) -> Topology {
+        if let topology = context.topology.current { return topology }
+        return try await refreshTopology()
+    }
+
+    /// The topology as a router or node has it now; never an older one than is known already.
+    @discardableResult
+    public func refreshTopology() async throws(KVError) -> Topology {
+        do {
+            return try await context.topology.refresh(force: true, on: group.any()).get()
+        } catch {
+            throw Self.kvError(error)
+        }
+    }
+}
+
+extension KVClient {
+    private func send(_ method: HTTPMethod, key: [UInt8], body: ByteBuffer? = nil) async throws(KVError) -> NodeResponse
+    {
+        let request = try Self.request(method, key: key, body: body)
+        let slot = HashSlot(key: key)
+        let deadline = NIODeadline.now() + requestTimeout
+        let (context, eventLoop) = (context, group.any())
+        do {
+            return try await eventLoop.flatSubmit {
+                RoutedRequest.start(request, slot: slot, deadline: deadline, context: context, on: eventLoop)
+            }.get()
+        } catch {
+            throw Self.kvError(error)
+        }
+    }
+
+    static func request(_ method: HTTPMethod, key: [UInt8], body: ByteBuffer?) throws(KVError) -> NodeRequest {
+        guard (Limits.keyBytesMin...Limits.keyBytesMax).contains(key.count) else {
+            throw KVError(
+                .invalidArgument,
+                "a key has \(Limits.keyBytesMin) to \(Limits.keyBytesMax) bytes, this one \(key.count)")
+        }
+        return NodeRequest(method: method, target: APIPath.key(key), body: body)
+    }
+
+    static func version(ofWrite response: NodeResponse) throws(KVError) -> Version {
+        guard (200..<300).contains(response.status) else { throw Answers.error(response) }
+        guard let version = response.version else {
+            throw KVError(.invalidData, "the answer to a write carries no \(KVHeader.version)")
+        }
+        return version
+    }
+
+    private func version(of response: NodeResponse) throws(KVError) -> Version {
+        guard let version = response.version else {
+            throw KVError(.invalidData, "the answer carries no \(KVHeader.version): is this a distribKV node?")
+        }
+        return version
+    }
+
+    static func kvError(_ error: any Error) -> KVError {
+        switch error {
+        case let error as KVError: error
+        case let failure as NodeFailure: failure.error
+        default: KVError(.internalError, "the request failed", cause: error)
+        }
+    }
+}

@@ -1,0 +1,49 @@
+import Core
+import NIOCore
+import Wire
+
+/// Reads the answers of nodes.
+enum Answers {
+    /// The members of a problem document that a client acts on.
+    private struct Document: Decodable {
+        var type: String
+        var detail: String?
+    }
+
+    /// The error that an unsuccessful answer stands for.
+    static func error(_ response: NodeResponse) -> KVError {
+        guard let problem = problem(response) else {
+            return KVError(.invalidData, "the answer has status \(response.status) and does not say why")
+        }
+        return KVError(code(of: problem.type), problem.detail ?? problem.type)
+    }
+
+    /// Whether a 404 means that the key is not there, and not that this is no node or router of distribKV.
+    static func isMissingKey(_ response: NodeResponse) -> Bool {
+        guard response.status == 404 else { return false }
+        // The answer to HEAD has no document.
+        guard response.body.readableBytes > 0 else { return response.epoch != nil }
+        return problem(response)?.type == Problem.Kind.notFound.name
+    }
+
+    private static func problem(_ response: NodeResponse) -> Document? {
+        // Not every error answer is a problem document: a proxy on the way writes its own.
+        try? DocumentCoding.decode(Document.self, from: response.body.readableBytesView)
+    }
+
+    private static func code(of type: String) -> KVError.Code {
+        switch type {
+        case Problem.Kind.notFound.name: .notFound
+        case Problem.Kind.badRequest.name, Problem.Kind.valueTooLarge.name, Problem.Kind.targetTooLong.name,
+            Problem.Kind.headersTooLarge.name, Problem.Kind.methodNotAllowed.name:
+            .invalidArgument
+        case Problem.Kind.overloaded.name: .overloaded
+        case Problem.Kind.unavailable.name, Problem.Kind.redirectLoop.name, Problem.Kind.badGateway.name: .unavailable
+        case Problem.Kind.upstreamTimeout.name, Problem.Kind.requestTimeout.name: .timedOut
+        case Problem.Kind.storageFull.name: .storageFull
+        case Problem.Kind.storageFailed.name: .storageFailed
+        case Problem.Kind.notLeader.name: .notLeader
+        default: .internalError
+        }
+    }
+}

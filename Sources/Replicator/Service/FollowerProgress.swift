@@ -1,0 +1,244 @@
+import Core
+import Wire
+
+/// How far one follower is, and what to do for it next.
+///
+/// Pure: events in, actions out. Vocabulary of etcd's raft: probe → replicate → needs snapshot.
+///
+/// Invariants: at most one probe, one read of its own, one push and one timer are outstanding; at most two
+/// segments are held, the one being pushed and the one read ahead; what is pushed continues ``acked``.
+/// The follower's own word about its position is final: after every doubt it is asked again.
+struct FollowerProgress {
+    enum State: Sendable, Equatable {
+        case probe
+        case replicate
+        case needsSnapshot(String)
+    }
+
+    enum Event: Sendable {
+        case start
+        case probed(PositionOutcome)
+        /// The window has this for it; only while ``wanted`` says that it can be pushed.
+        case offered(LogSegment)
+        /// It has all that the window has.
+        case atTail
+        /// The window does not hold what it needs.
+        case outsideWindow
+        case read(after: LogPosition, ReadOutcome)
+        /// The leader has nothing more for it and yet the window cannot take it.
+        case pause
+        case pushed(PushOutcome)
+        case timerFired
+    }
+
+    enum Action: Sendable {
+        case probe
+        /// Answers at once, with or without batches.
+        case read(after: LogPosition)
+        case push(LogSegment)
+        case wait(Duration)
+        case notice(Notice)
+    }
+
+    enum Notice: Sendable {
+        case followerLost(String)
+        case followerBack
+        case needsSnapshot(String)
+        case canBeFedAgain
+    }
+
+    /// What it can take now.
+    struct Wanted {
+        let after: LogPosition
+        /// False while a push is in flight: then only reading ahead makes sense.
+        let isPushable: Bool
+        let isReadable: Bool
+    }
+
+    private let limits: ReplicationLimits
+    private(set) var state = State.probe
+    /// What the follower said last.
+    private(set) var acked = LogPosition.start
+    /// The last failure, until things go well again.
+    private(set) var lastError: String?
+
+    private var pushing: LogSegment?
+    private var readAhead: LogSegment?
+    private var isReading = false
+    private var isProbing = false
+    private var isWaiting = false
+    private var needsProbe = true
+    private var isLost = false
+    /// Rejections in a row.
+    private var rejections = 0
+    private var backoff: Backoff
+
+    init(limits: ReplicationLimits) {
+        self.limits = limits
+        self.backoff = Backoff(min: limits.backoffMin, max: limits.backoffMax)
+    }
+
+    var bytesInFlight: Int { (pushing?.byteCount ?? 0) + (readAhead?.byteCount ?? 0) }
+
+    /// Whether the window should be kept going for it.
+    var isFed: Bool { state == .replicate && !needsProbe && !isWaiting }
+
+    var wanted: Wanted? {
+        guard !needsProbe, !isWaiting, readAhead == nil else { return nil }
+        let hasRoom = pushing.map { $0.byteCount + limits.batchBytesMax <= limits.inFlightBytesMax } ?? true
+        return Wanted(
+            after: pushing?.last ?? acked, isPushable: pushing == nil, isReadable: !isReading && hasRoom)
+    }
+
+    mutating func handle(_ event: Event, random: inout SplitMix64) -> [Action] {
+        switch event {
+        case .start: return proceed()
+        case .timerFired:
+            isWaiting = false
+            return proceed()
+        case .probed(let outcome): return probed(outcome, &random)
+        case .atTail: return fedWell()
+        case .offered(let segment):
+            precondition(pushing == nil && segment.base == acked, "what is pushed continues the follower")
+            pushing = segment
+            return fedWell() + [.push(segment)]
+        case .outsideWindow:
+            precondition(!isReading, "one read at a time")
+            isReading = true
+            return [.read(after: pushing?.last ?? acked)]
+        case .read(let position, let outcome):
+            isReading = false
+            return read(after: position, outcome, &random)
+        case .pause: return wait(limits.backoffMin)
+        case .pushed(let outcome): return pushed(outcome, &random)
+        }
+    }
+
+    private mutating func probed(_ outcome: PositionOutcome, _ random: inout SplitMix64) -> [Action] {
+        isProbing = false
+        switch outcome {
+        case .position(let position, .follower):
+            needsProbe = false
+            acked = position
+            readAhead = nil
+            if case .probe = state { state = .replicate }
+            return proceed()
+        case .position(_, .leader):
+            return failed("it says that it leads the shard: the topology is not the same everywhere", &random)
+        case .failed(let text):
+            return failed(text, &random)
+        }
+    }
+
+    private mutating func read(
+        after position: LogPosition, _ outcome: ReadOutcome, _ random: inout SplitMix64
+    ) -> [Action] {
+        // An answer to a question that is no longer asked, e.g. after a push that failed.
+        guard !needsProbe, readAhead == nil, position == (pushing?.last ?? acked) else { return proceed() }
+        switch outcome {
+        case .segment(let segment, _):
+            readAhead = segment
+            return fedWell() + proceed()
+        case .nothingNew:
+            return fedWell()
+        case .cannotContinue(let reason):
+            // Until the push is answered it is not the follower's position that cannot be continued.
+            guard pushing == nil else { return wait(backoff.wait(using: &random)) }
+            needsProbe = true
+            lastError = reason
+            var actions: [Action] = []
+            if case .needsSnapshot = state {} else { actions.append(.notice(.needsSnapshot(reason))) }
+            state = .needsSnapshot(reason)
+            return actions + wait(limits.snapshotCheckInterval * Double.random(in: 0.8...1.2, using: &random))
+        case .failed(let text):
+            // The leader's failure, not the follower's: its position still holds.
+            lastError = "reading from the leader: \(text)"
+            return wait(backoff.wait(using: &random))
+        }
+    }
+
+    private mutating func pushed(_ outcome: PushOutcome, _ random: inout SplitMix64) -> [Action] {
+        guard let sent = pushing else { preconditionFailure("only what was pushed is answered") }
+        pushing = nil
+        switch outcome {
+        case .accepted(let position) where position > acked:
+            acked = position
+            rejections = 0
+            backoff.reset()
+            lastError = nil
+            // Another replicator may have brought it further.
+            if position != sent.last { readAhead = nil }
+            return back() + proceed()
+        case .accepted(let position):
+            return failed("it took batches after \(acked) and is still at \(position)", &random)
+        case .rejected(let position):
+            rejections += 1
+            readAhead = nil
+            let text = "it rejected batches after \(acked): it is at \(position)"
+            guard rejections == 1, position != acked else { return failed(text, &random) }
+            acked = position
+            lastError = text
+            return proceed()
+        case .failed(let text):
+            return failed(text, &random)
+        }
+    }
+
+    /// Begins what can begin without the window.
+    private mutating func proceed() -> [Action] {
+        guard !isWaiting else { return [] }
+        if needsProbe {
+            guard !isProbing, pushing == nil else { return [] }
+            isProbing = true
+            return [.probe]
+        }
+        guard pushing == nil, let segment = readAhead else { return [] }
+        readAhead = nil
+        pushing = segment
+        return [.push(segment)]
+    }
+
+    /// The leader's history contains the follower's position.
+    private mutating func fedWell() -> [Action] {
+        switch state {
+        case .needsSnapshot:
+            state = .replicate
+            lastError = nil
+            return [.notice(.canBeFedAgain)] + back()
+        case .probe, .replicate:
+            state = .replicate
+            guard pushing == nil, readAhead == nil else { return [] }
+            // Nothing is left to try that could fail, so it is well.
+            lastError = nil
+            backoff.reset()
+            return back()
+        }
+    }
+
+    private mutating func back() -> [Action] {
+        guard isLost else { return [] }
+        isLost = false
+        return [.notice(.followerBack)]
+    }
+
+    /// The follower did not do what it should: ask it again for its position, later.
+    private mutating func failed(_ text: String, _ random: inout SplitMix64) -> [Action] {
+        needsProbe = true
+        readAhead = nil
+        rejections = 0
+        lastError = text
+        if case .replicate = state { state = .probe }
+        var actions: [Action] = []
+        if !isLost {
+            isLost = true
+            actions.append(.notice(.followerLost(text)))
+        }
+        return actions + wait(backoff.wait(using: &random))
+    }
+
+    private mutating func wait(_ duration: Duration) -> [Action] {
+        guard !isWaiting else { return [] }
+        isWaiting = true
+        return [.wait(duration)]
+    }
+}

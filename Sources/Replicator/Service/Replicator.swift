@@ -1,0 +1,95 @@
+public import Core
+import HTTPServer
+public import Logging
+import NIOCore
+import NIOPosix
+import Observability
+public import ServiceLifecycle
+public import Sharding
+import Synchronization
+
+
+/// What a replicator needs to run.
+public struct ReplicatorConfiguration: Sendable {
+    /// From sharding.toml; a higher epoch is fetched from the nodes.
+    public var topology: Topology
+    /// Port 0 lets the system choose one.
+    public var listen: NodeAddress
+    /// The program's, for `/status`.
+    public var version: String
+    public var limits = ReplicationLimits()
+    public var logger: Logger
+
+    public init(topology: Topology, listen: NodeAddress, version: String, logger: Logger) {
+        self.topology = topology
+        self.listen = listen
+        self.version = version
+        self.logger = logger
+    }
+}
+
+/// The replicator as a service: tails the log of every leader, feeds the followers, answers its own endpoints.
+///
+/// It keeps nothing on disk: what a follower has, the follower says. A second replicator is harmless.
+public final class Replicator: Service {
+    private let configuration: ReplicatorConfiguration
+    private let engine: ReplicationEngine
+    private let metrics = MetricsRegistry()
+    private let boundPort = Mutex<Int?>(nil)
+
+    /// - Throws: `CurlError` where libcurl cannot be started.
+    public init(configuration: ReplicatorConfiguration) throws {
+        self.configuration = configuration
+        metrics.registerProcessMetrics(role: "replicator", version: configuration.version)
+        self.engine = try ReplicationEngine(
+            topology: configuration.topology, limits: configuration.limits, metrics: metrics,
+            logger: configuration.logger)
+    }
+
+    /// Where it listens; nil before it does.
+    public var port: Int? { boundPort.withLock { $0 } }
+
+    /// Runs until graceful shutdown or cancellation, once.
+    ///
+    /// Throws `KVError(.unavailable)` where the address cannot be bound.
+    public func run() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        do {
+            try await serve(on: group)
+        } catch {
+            try await group.shutdownGracefully()
+            throw error
+        }
+        try await group.shutdownGracefully()
+    }
+
+    private func serve(on group: MultiThreadedEventLoopGroup) async throws {
+        let handler = ReplicatorHandler(engine: engine, version: configuration.version, metrics: metrics)
+        let server: HTTPServer
+        do {
+            server = try await HTTPServer.start(
+                configuration: HTTPServerConfiguration(host: configuration.listen.host, port: configuration.listen.port),
+                group: group, makeHandler: { _ in handler })
+        } catch {
+            throw KVError(
+                .unavailable, "cannot listen on \(configuration.listen): choose another --listen address", cause: error)
+        }
+        boundPort.withLock { $0 = server.localAddress.port }
+        configuration.logger.info(
+            "replicator started",
+            metadata: [
+                "listen": "\(server.localAddress)", "epoch": "\(configuration.topology.epoch)",
+                "shards": "\(configuration.topology.shards.count)",
+            ])
+        await withTaskCancellationOrGracefulShutdownHandler {
+            await engine.run()
+        } onCancelOrGracefulShutdown: {
+            self.engine.stop()
+        }
+        await server.shutdown(grace: Replicator.shutdownGrace)
+        configuration.logger.info("replicator stopped")
+    }
+
+    /// For requests to its own endpoints.
+    private static let shutdownGrace = TimeAmount.seconds(2)
+}

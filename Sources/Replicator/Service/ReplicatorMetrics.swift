@@ -1,0 +1,40 @@
+import Observability
+
+/// What the replicator counts.
+final class ReplicatorMetrics: Sendable {
+    private let fetches: Counter
+    private let fetchedBytes: Counter
+    private let pushes: Counter
+    private let pushedBatches: Counter
+    private let pushedBytes: Counter
+    private let pushFailures: Counter
+    private let pushDuration: Histogram
+
+    init(_ registry: MetricsRegistry) {
+        func counter(_ name: String, _ help: String) -> Counter {
+            registry.counter("distribkv_replicator_\(name)_total", help: help)
+        }
+        fetches = counter("fetches", "Answers of leaders that held log batches.")
+        fetchedBytes = counter("fetched_bytes", "Bytes of log frames read from leaders.")
+        pushes = counter("pushes", "Requests that followers stored.")
+        pushedBatches = counter("pushed_batches", "Log batches that followers stored.")
+        pushedBytes = counter("pushed_bytes", "Bytes of log frames that followers stored.")
+        pushFailures = counter("push_failures", "Requests that followers refused or did not answer.")
+        pushDuration = registry.histogram(
+            "distribkv_replicator_push_seconds", help: "From sending batches to the follower's answer.")
+    }
+
+    func fetched(bytes: Int) {
+        fetches.increment()
+        fetchedBytes.increment(by: UInt64(bytes))
+    }
+
+    func pushed(_ segment: LogSegment, in duration: Duration) {
+        pushes.increment()
+        pushedBatches.increment(by: UInt64(segment.frameCount))
+        pushedBytes.increment(by: UInt64(segment.byteCount))
+        pushDuration.observe(duration)
+    }
+
+    func pushFailed() { pushFailures.increment() }
+}

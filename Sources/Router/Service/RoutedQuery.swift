@@ -1,0 +1,114 @@
+import HTTPServer
+import NIOCore
+import ServiceSupport
+import Wire
+
+/// What the router reads from the query of a request about a key: how often the request was redirected (`hops`)
+/// and whether to proxy it (`proxy`). Both are the router's; all else is for the node to judge and passed on as it is.
+///
+/// Works on ranges of the target's bytes, so that a redirect builds no string.
+struct RoutedQuery {
+    /// 0 where the query does not say.
+    private(set) var hops = 0
+    /// nil where the query does not say.
+    private(set) var proxy: Bool?
+    private var namesRouterParameters = false
+
+    private static let hopsName = Array(redirectHopsParameter.utf8)
+    private static let proxyName = Array("proxy".utf8)
+    /// Far above any limit, and far below where a number would overflow.
+    private static let hopsDigitsMax = 6
+
+    /// - Parameter query: the place of the query in `target`; nil for none.
+    /// - Throws: `bad-request` where a value is not what its parameter takes.
+    init(_ query: Range<Int>?, in target: UnsafeRawBufferPointer) throws(Problem) {
+        guard let query else { return }
+        var rest = query
+        while let part = RoutedQuery.nextPart(of: &rest, in: target) {
+            if let value = RoutedQuery.value(of: RoutedQuery.hopsName, in: part) {
+                hops = try RoutedQuery.number(value)
+                namesRouterParameters = true
+            } else if let value = RoutedQuery.value(of: RoutedQuery.proxyName, in: part) {
+                proxy = try RoutedQuery.flag(value)
+                namesRouterParameters = true
+            }
+        }
+    }
+
+    /// Appends path and query as they go to a node: without `proxy`, and with `hops` only where it is given.
+    func write(
+        _ place: KeyTarget, of target: UnsafeRawBufferPointer, hops: Int?, into buffer: inout ByteBuffer
+    ) {
+        func copy(_ range: Range<Int>) {
+            buffer.writeBytes(UnsafeRawBufferPointer(rebasing: target[range]))
+        }
+        copy(0..<place.encodedKey.upperBound)
+        var first = true
+        func separate() {
+            buffer.writeInteger(first ? UInt8(ascii: "?") : UInt8(ascii: "&"))
+            first = false
+        }
+        if let query = place.query, !query.isEmpty {
+            if namesRouterParameters {
+                var rest = query
+                while let part = RoutedQuery.nextPart(of: &rest, in: target) {
+                    guard RoutedQuery.value(of: RoutedQuery.hopsName, in: part) == nil,
+                        RoutedQuery.value(of: RoutedQuery.proxyName, in: part) == nil
+                    else { continue }
+                    separate()
+                    copy(part.startIndex..<part.endIndex)
+                }
+            } else {
+                separate()
+                copy(query)
+            }
+        }
+        if let hops {
+            separate()
+            buffer.writeBytes(RoutedQuery.hopsName)
+            buffer.writeInteger(UInt8(ascii: "="))
+            buffer.writeDecimal(UInt64(hops))
+        }
+    }
+
+    // MARK: Reading
+
+    private typealias Part = Slice<UnsafeRawBufferPointer>
+
+    /// The next `name=value`, taken from `rest`, without the `&` behind it.
+    private static func nextPart(of rest: inout Range<Int>, in target: UnsafeRawBufferPointer) -> Part? {
+        guard !rest.isEmpty else { return nil }
+        let end = target[rest].firstIndex(of: UInt8(ascii: "&")) ?? rest.upperBound
+        let part = target[rest.lowerBound..<end]
+        rest = min(end + 1, rest.upperBound)..<rest.upperBound
+        return part
+    }
+
+    /// The value where the part's name is `name`, written plainly; nil where it is another.
+    private static func value(of name: [UInt8], in part: Part) -> Part? {
+        guard part.starts(with: name) else { return nil }
+        let rest = part.dropFirst(name.count)
+        if rest.isEmpty { return rest }
+        return rest.first == UInt8(ascii: "=") ? rest.dropFirst() : nil
+    }
+
+    private static func number(_ value: Part) throws(Problem) -> Int {
+        guard !value.isEmpty, value.count <= hopsDigitsMax else {
+            throw Problem(.badRequest, "The query parameter \"\(redirectHopsParameter)\" must be a number.")
+        }
+        var number = 0
+        for byte in value {
+            guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9") else {
+                throw Problem(.badRequest, "The query parameter \"\(redirectHopsParameter)\" must be a number.")
+            }
+            number = number * 10 + Int(byte - UInt8(ascii: "0"))
+        }
+        return number
+    }
+
+    private static func flag(_ value: Part) throws(Problem) -> Bool {
+        if value.isEmpty || value.elementsEqual("true".utf8) { return true }
+        if value.elementsEqual("false".utf8) { return false }
+        throw Problem(.badRequest, "The query parameter \"proxy\" must be true or false.")
+    }
+}

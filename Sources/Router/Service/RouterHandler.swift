@@ -1,0 +1,147 @@
+import Configuration
+import Core
+import HTTPServer
+import NIOCore
+import NIOHTTP1
+import Observability
+import ServiceSupport
+import Sharding
+import Wire
+
+/// Answers the requests of one event loop: redirects, or hands over to ``Proxy``; and the router's own resources.
+///
+/// Confined to its event loop. A redirect is decided from ``table`` alone, takes no lock and allocates nothing.
+final class RouterHandler: HTTPHandler {
+    /// Bodies of requests that need none, read only so that the answer can be about the request.
+    private static let ignoredBodyBytesMax = 65_536
+    private static let keyMethods = "GET, HEAD, PUT, POST, DELETE"
+
+    private(set) var table: RoutingTable
+    private let proxiesByDefault: Bool
+    private let valueBytesMax: Int
+    private let proxy: Proxy
+    private let resources: RouterResources
+    private let metrics: RouterMetrics
+    private let redirects: Counter
+    /// For each shard, which reader is next; starts anywhere, so that the loops do not go in step.
+    private var cursors: [UInt32] = []
+
+    init(
+        table: RoutingTable, configuration: RouterConfiguration, proxy: Proxy, resources: RouterResources,
+        metrics: RouterMetrics, redirects: Counter
+    ) {
+        self.table = table
+        self.proxiesByDefault = configuration.mode == .proxy
+        self.valueBytesMax = configuration.valueBytesMax
+        self.proxy = proxy
+        self.resources = resources
+        self.metrics = metrics
+        self.redirects = redirects
+        resetCursors()
+    }
+
+    /// Goes by `table` from now on; an older one than the last is ignored.
+    func use(_ table: RoutingTable) {
+        guard table.generation > self.table.generation else { return }
+        self.table = table
+        if cursors.count != table.shards.count { resetCursors() }
+    }
+
+    private func resetCursors() { cursors = table.shards.map { _ in .random(in: 0...0xFFFF) } }
+
+    // MARK: HTTPHandler
+
+    func bodyBytesMax(method: HTTPMethod, target: String) -> Int {
+        method == .PUT || method == .POST ? valueBytesMax : RouterHandler.ignoredBodyBytesMax
+    }
+
+    func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(table.document.epochField) }
+
+    func response(to rejection: HTTPRejection) -> HTTPResponse { HTTPResponse(problem: Problem(rejection)) }
+
+    func handle(_ request: HTTPRequest, _ exchange: HTTPExchange) {
+        let step = request.withTargetBytes { target -> Step in
+            guard let place = KeyTarget(target) else { return .resource }
+            do throws(Problem) {
+                return try route(request.method, place, target, exchange)
+            } catch {
+                metrics.refused.increment()
+                exchange.respond(HTTPResponse(problem: error))
+                return .answered
+            }
+        }
+        switch step {
+        case .answered: break
+        case .resource: exchange.respond(resources.response(to: request, table: table))
+        case .proxy(let slot, let target, let isRead):
+            proxy.start(request, target: target, slot: slot, isRead: isRead, for: self, exchange)
+        case .wrongMethod:
+            metrics.refused.increment()
+            exchange.respond(
+                HTTPResponse(methodNotAllowed: request.method.rawValue, allowed: RouterHandler.keyMethods))
+        }
+    }
+
+    // MARK: Keys
+
+    private enum Step {
+        case answered
+        case resource
+        case wrongMethod
+        case proxy(slot: HashSlot, target: String, isRead: Bool)
+    }
+
+    private func route(
+        _ method: HTTPMethod, _ place: KeyTarget, _ target: UnsafeRawBufferPointer, _ exchange: HTTPExchange
+    ) throws(Problem) -> Step {
+        let isRead: Bool
+        switch method {
+        case .GET, .HEAD: isRead = true
+        case .PUT, .DELETE, .POST: isRead = false
+        default: return .wrongMethod
+        }
+        let slot = try place.withKey(in: target) { HashSlot(key: $0) }
+        let query = try RoutedQuery(place.query, in: target)
+        guard query.hops < Limits.redirectsMax else {
+            throw Problem(
+                .redirectLoop,
+                "The request was redirected \(query.hops) times: nodes disagree about who serves its key; try again.")
+        }
+        if query.proxy ?? proxiesByDefault {
+            var forwarded = ByteBuffer()
+            query.write(place, of: target, hops: query.hops > 0 ? query.hops : nil, into: &forwarded)
+            return .proxy(slot: slot, target: String(buffer: forwarded), isRead: isRead)
+        }
+        let shard = table.topology.position(of: slot)
+        let table = table
+        let node = try isRead ? reader(of: shard) : leader(of: shard)
+        redirects.increment()
+        exchange.respond(status: 307, contentLength: 0) { buffer in
+            buffer.writeBytes(table.redirectFields[node])
+            query.write(place, of: target, hops: query.hops + 1, into: &buffer)
+            buffer.writeStaticString("\r\n")
+        }
+        return .answered
+    }
+
+    /// The leader's position in the table's nodes.
+    func leader(of shard: Int) throws(Problem) -> Int {
+        guard let leader = table.shards[shard].leader else {
+            let topology = table.topology.shards[shard]
+            throw Problem(
+                .unavailable, "The leader of shard \(topology.name), \(topology.leader), does not answer: try again.")
+        }
+        return leader
+    }
+
+    /// The replica whose turn it is, by its position in the table's nodes.
+    func reader(of shard: Int) throws(Problem) -> Int {
+        let readers = table.shards[shard].readers
+        guard !readers.isEmpty else {
+            throw Problem(
+                .unavailable, "No replica of shard \(table.topology.shards[shard].name) answers: try again.")
+        }
+        cursors[shard] &+= 1
+        return readers[Int(cursors[shard]) % readers.count]
+    }
+}

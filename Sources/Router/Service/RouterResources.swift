@@ -1,0 +1,81 @@
+import Core
+import HTTPServer
+import NIOCore
+import NIOHTTP1
+import Observability
+import ServiceSupport
+import Sharding
+import Synchronization
+import Wire
+
+/// The router's own resources: `/topology`, `/status`, `/healthz`, `/readyz`, `/metrics`.
+final class RouterResources: Sendable {
+    private let cluster: ClusterView
+    private let registry: MetricsRegistry
+    private let mode: String
+    private let started = NIODeadline.now()
+    private let isStopping = Atomic<Bool>(false)
+
+    init(cluster: ClusterView, registry: MetricsRegistry, mode: String) {
+        self.cluster = cluster
+        self.registry = registry
+        self.mode = mode
+    }
+
+    /// From here on `/readyz` says no, so that who balances load over routers goes elsewhere.
+    func stop() { isStopping.store(true, ordering: .relaxed) }
+
+    /// - Parameter table: what the asking event loop goes by.
+    func response(to request: HTTPRequest, table: RoutingTable) -> HTTPResponse {
+        let make: () -> HTTPResponse
+        switch request.path {
+        case APIPath.topology:
+            make = {
+                HTTPResponse(
+                    status: 200, headers: [(name: "content-type", value: MediaType.json)], body: table.document.json)
+            }
+        case APIPath.status: make = { HTTPResponse(document: self.status) }
+        case APIPath.healthz: make = { HTTPResponse(text: "alive") }
+        case APIPath.readyz: make = { self.readiness(table) }
+        case "/metrics":
+            make = {
+                HTTPResponse(
+                    status: 200, headers: [(name: "content-type", value: MetricsRegistry.contentType)],
+                    body: ByteBuffer(string: self.registry.exposition()))
+            }
+        default: return HTTPResponse(unknownPath: request.path)
+        }
+        guard request.method == .GET || request.method == .HEAD else {
+            return HTTPResponse(methodNotAllowed: request.method.rawValue, allowed: "GET, HEAD")
+        }
+        return make()
+    }
+
+    private func readiness(_ table: RoutingTable) -> HTTPResponse {
+        if isStopping.load(ordering: .relaxed) {
+            return HTTPResponse(problem: Problem(.unavailable, "This router is shutting down."))
+        }
+        let unserved = table.shardsWithoutReplica
+        guard unserved.isEmpty else {
+            return HTTPResponse(
+                problem: Problem(.unavailable, "No replica answers of: \(unserved.joined(separator: ", "))."))
+        }
+        return HTTPResponse(text: "ready")
+    }
+
+    private var status: RouterStatus {
+        let now = NIODeadline.now()
+        return RouterStatus(
+            version: BuildInformation.version, mode: mode, epoch: cluster.table.topology.epoch,
+            uptimeSeconds: (now - started).seconds,
+            nodes: cluster.nodes.map { address, health in
+                RouterStatus.Node(
+                    address: address, healthy: health.isAlive, epoch: health.epoch,
+                    lastAnswerSecondsAgo: health.lastAnswer.map { (now - $0).seconds }, lastError: health.lastError)
+            })
+    }
+}
+
+extension TimeAmount {
+    fileprivate var seconds: Double { Double(nanoseconds / 1_000_000) / 1_000 }
+}

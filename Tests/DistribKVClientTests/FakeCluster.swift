@@ -1,0 +1,127 @@
+import Core
+import NIOCore
+import NIOHTTP1
+import Sharding
+import Synchronization
+import Wire
+
+/// Nodes that keep keys in memory and route as storage nodes do, each by its own idea of the topology; a test can
+/// put itself in front of any of them.
+final class FakeCluster: Sendable {
+    typealias Override = @Sendable (_ node: Int, _ request: ScriptedServer.Request) -> ScriptedServer.Action?
+
+    private struct State {
+        /// What each node believes.
+        var topologies: [Topology] = []
+        var override: Override?
+        var data: [String: (value: String, version: Version)] = [:]
+        var clock = HybridLogicalClock()
+    }
+
+    let nodes: [ScriptedServer]
+    private let state: StateBox
+
+    private final class StateBox: Sendable {
+        let mutex = Mutex(State())
+    }
+
+    /// Shard i of `shards` is led by node i modulo `nodes` and followed by the next one.
+    static func start(nodes count: Int, shards: Int) async throws -> FakeCluster {
+        let state = StateBox()
+        var nodes: [ScriptedServer] = []
+        for index in 0..<count {
+            nodes.append(try await .start { request in FakeCluster.handle(request, node: index, state) })
+        }
+        let cluster = FakeCluster(nodes: nodes, state: state)
+        let topology = try cluster.topology(epoch: 1, shards: shards) { $0 % count }
+        state.mutex.withLock { $0.topologies = Array(repeating: topology, count: count) }
+        return cluster
+    }
+
+    private init(nodes: [ScriptedServer], state: StateBox) {
+        self.nodes = nodes
+        self.state = state
+    }
+
+    var addresses: [NodeAddress] { nodes.map(\.address) }
+
+    func topology(epoch: UInt64, shards: Int, leader: (Int) -> Int) throws -> Topology {
+        try Topology(
+            cluster: "test", epoch: epoch,
+            shards: (0..<shards).map { shard in
+                let first = UInt16(shard * HashSlot.count / shards)
+                let last = UInt16((shard + 1) * HashSlot.count / shards - 1)
+                let leader = leader(shard)
+                return ShardTopology(
+                    name: "shard-\(shard)", index: shard, term: epoch, leader: addresses[leader],
+                    followers: nodes.count == 1 ? [] : [addresses[(leader + 1) % nodes.count]],
+                    slots: [SlotRange(first: HashSlot(rawValue: first), last: HashSlot(rawValue: last))])
+            })
+    }
+
+    /// Gives `topology` to the nodes named, or to all.
+    func adopt(_ topology: Topology, nodes indexes: [Int]? = nil) {
+        state.mutex.withLock { state in
+            for index in indexes ?? Array(nodes.indices) { state.topologies[index] = topology }
+        }
+    }
+
+    func override(_ override: Override?) { state.mutex.withLock { $0.override = override } }
+
+    var keys: Set<String> { Set(state.mutex.withLock { $0.data.keys }) }
+    func value(_ key: String) -> String? { state.mutex.withLock { $0.data[key]?.value } }
+
+    func requests(_ node: Int, path: String) -> [ScriptedServer.Request] {
+        nodes[node].requests.filter { $0.target.hasPrefix(path) }
+    }
+
+    private static func handle(_ request: ScriptedServer.Request, node: Int, _ box: StateBox) -> ScriptedServer.Action {
+        if let override = box.mutex.withLock({ $0.override }), let action = override(node, request) { return action }
+        return box.mutex.withLock { state in
+            let topology = state.topologies[node]
+            let epoch = (KVHeader.epoch, String(topology.epoch))
+            if request.target == APIPath.topology {
+                let body = (try? topology.json()).map { String(decoding: $0, as: UTF8.self) } ?? ""
+                return .answer(.init(200, [epoch], body: body))
+            }
+            let path = request.target.prefix { $0 != "?" }
+            guard path.hasPrefix("/kv/"), let bytes = PercentCoding.decode(path.dropFirst(4).utf8) else {
+                return .answer(.init(404, [epoch], body: Problem(.unknownPath, "no such path").json))
+            }
+            let key = String(decoding: bytes, as: UTF8.self)
+            let shard = topology.shard(of: HashSlot(key: bytes))
+            let me = FakeCluster.address(request)
+            let isRead = request.method == .GET || request.method == .HEAD
+            guard shard.leader == me || isRead && shard.replicas.contains(where: { $0 == me }) else {
+                return .answer(.init(307, [epoch, ("location", "http://\(shard.leader)\(request.target)")]))
+            }
+            return answer(request, key: key, epoch, &state)
+        }
+    }
+
+    private static func answer(
+        _ request: ScriptedServer.Request, key: String, _ epoch: (String, String), _ state: inout State
+    ) -> ScriptedServer.Action {
+        let version: Version
+        switch request.method {
+        case .PUT:
+            version = state.clock.next(wallMilliseconds: 1)
+            state.data[key] = (request.body, version)
+            return .answer(.init(204, [epoch, (KVHeader.version, version.hexDigits)]))
+        case .DELETE:
+            version = state.clock.next(wallMilliseconds: 1)
+            state.data[key] = nil
+            return .answer(.init(204, [epoch, (KVHeader.version, version.hexDigits)]))
+        default:
+            guard let entry = state.data[key] else {
+                return .answer(.init(404, [epoch], body: Problem(.notFound, "no such key").json))
+            }
+            return .answer(.init(200, [epoch, (KVHeader.version, entry.version.hexDigits)], body: entry.value))
+        }
+    }
+
+    /// The `host` of a request is the address of the node it was sent to.
+    private static func address(_ request: ScriptedServer.Request) -> NodeAddress? {
+        request.headers.first(name: "host").flatMap { NodeAddress($0) }
+    }
+}

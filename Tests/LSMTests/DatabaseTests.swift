@@ -1,0 +1,166 @@
+import Core
+import FoundationEssentials
+import LSM
+import NIOCore
+import Testing
+
+@Suite struct DatabaseTests {
+    @Test func readsWhatWasWritten() throws {
+        let directory = try TemporaryDirectory()
+        let database = try Database(path: directory.path, shared: SharedResources())
+        try database.put("a", "1", version: 7)
+        try database.put("empty", "")
+        #expect(try database.find("a") == .value(7, Array("1".utf8)))
+        #expect(try database.find("a", tier: .memory) == .value(7, Array("1".utf8)))
+        #expect(try database.find("empty") == .value(1, []))
+        #expect(try database.find("b", tier: .memory) == .missing)
+        try database.write { $0.delete(key: ByteBuffer(string: "a")) }
+        #expect(try database.find("a") == .missing)
+        let long = String(repeating: "k", count: 4_096)
+        try database.put(long, "long")
+        #expect(try database.find(long, tier: .memory) == .value(1, Array("long".utf8)))
+    }
+
+    @Test func aColdReadWouldBlockAndTheDiskHasIt() throws {
+        let directory = try TemporaryDirectory()
+        do {
+            let database = try Database(path: directory.path, shared: SharedResources())
+            for index in 0..<1_000 { try database.put("key-\(index)", String(repeating: "v", count: 100)) }
+            try database.flush()
+            try database.close()
+        }
+        let database = try Database(path: directory.path, shared: SharedResources())
+        #expect(try database.find("key-500", tier: .memory) == .wouldBlock)
+        #expect(try database.find("key-500", tier: .disk) == .value(1, [UInt8](repeating: 118, count: 100)))
+        #expect(try database.find("key-500", tier: .memory) == .value(1, [UInt8](repeating: 118, count: 100)))
+    }
+
+    @Test func aDirectoryInUseIsLocked() throws {
+        let directory = try TemporaryDirectory()
+        let shared = SharedResources()
+        let first = try Database(path: directory.path, shared: shared)
+        let error = #expect(throws: KVError.self) { _ = try Database(path: directory.path, shared: shared) }
+        #expect(error?.code == .locked)
+        try first.close()
+        _ = try Database(path: directory.path, shared: shared)
+    }
+
+    @Test func aDamagedTableIsCorrupted() throws {
+        let directory = try TemporaryDirectory()
+        do {
+            let database = try Database(path: directory.path, shared: SharedResources())
+            for index in 0..<1_000 { try database.put("key-\(index)", String(repeating: "v", count: 100)) }
+            try database.flush()
+            try database.close()
+        }
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory.path).filter { $0.hasSuffix(".sst") }
+        let path = directory.path + "/" + (try #require(names.first))
+        var table = try Data(contentsOf: URL(filePath: path))
+        for index in 0..<2_000 { table[index] ^= 0x55 }
+        try table.write(to: URL(filePath: path))
+        let error = #expect(throws: KVError.self) {
+            let database = try Database(path: directory.path, shared: SharedResources())
+            for index in 0..<1_000 { _ = try database.find("key-\(index)") }
+        }
+        #expect(error?.code == .corrupted)
+    }
+
+    @Test func aRecordOfAnUnknownFormatIsCorrupted() throws {
+        let directory = try TemporaryDirectory()
+        let database = try Database(path: directory.path, shared: SharedResources())
+        try database.write { batch in
+            let key: [UInt8] = [KeySpace.user] + Array("a".utf8)
+            let value: [UInt8] = [0x80] + [UInt8](repeating: 0, count: 20)
+            key.withUnsafeBytes { key in value.withUnsafeBytes { batch.putRaw(key: key, value: $0) } }
+        }
+        let error = #expect(throws: KVError.self) { _ = try database.find("a") }
+        #expect(error?.code == .corrupted)
+    }
+
+    @Test func aTornLogTailIsDroppedAndDamageBeforeItIsNot() throws {
+        let directory = try TemporaryDirectory()
+        do {
+            let database = try Database(path: directory.path, shared: SharedResources())
+            for index in 0..<100 { try database.put("key-\(index)", String(repeating: "v", count: 100)) }
+            try database.close()
+        }
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory.path).filter { $0.hasSuffix(".log") }
+        let path = directory.path + "/" + (try #require(names.first))
+        let log = try Data(contentsOf: URL(filePath: path))
+        try log.dropLast(40).write(to: URL(filePath: path))
+        do {
+            let database = try Database(path: directory.path, shared: SharedResources())
+            #expect(try database.find("key-98") != .missing)
+            #expect(try database.find("key-99") == .missing)
+            try database.close()
+        }
+    }
+
+    @Test func damageInsideASyncedLogRefusesToOpen() throws {
+        let directory = try TemporaryDirectory()
+        do {
+            let database = try Database(path: directory.path, shared: SharedResources())
+            for index in 0..<100 { try database.put("key-\(index)", String(repeating: "v", count: 100)) }
+            try database.close()
+        }
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory.path).filter { $0.hasSuffix(".log") }
+        let path = directory.path + "/" + (try #require(names.first))
+        var log = try Data(contentsOf: URL(filePath: path))
+        log[log.count / 2] ^= 1
+        try log.write(to: URL(filePath: path))
+        let error = #expect(throws: KVError.self) { _ = try Database(path: directory.path, shared: SharedResources()) }
+        #expect(error?.code == .corrupted)
+        var options = DatabaseOptions()
+        options.logRecovery = .pointInTime
+        let database = try Database(path: directory.path, shared: SharedResources(), options: options)
+        #expect(try database.find("key-1") != .missing)
+        #expect(try database.find("key-99") == .missing)
+    }
+
+    @Test func garbageIsNotApplied() throws {
+        let directory = try TemporaryDirectory()
+        let database = try Database(path: directory.path, shared: SharedResources())
+        let tooShort: [UInt8] = [1, 2, 3]
+        var damaged = [UInt8](repeating: 0, count: 12)
+        damaged[8] = 3
+        damaged += [0x7E, 1, 1]
+        for batch in [tooShort, damaged] {
+            let error = #expect(throws: KVError.self) {
+                try batch.withUnsafeBytes { try database.write($0, sync: false) }
+            }
+            #expect(error?.code == .corrupted)
+        }
+    }
+
+    @Test func aClosedDatabaseRefuses() throws {
+        let directory = try TemporaryDirectory()
+        let database = try Database(path: directory.path, shared: SharedResources())
+        try database.put("a", "1")
+        try database.close()
+        try database.close()
+        let error = #expect(throws: KVError.self) { _ = try database.find("a") }
+        #expect(error?.code == .unavailable)
+        #expect(throws: KVError.self) { try database.put("b", "1") }
+    }
+
+    @Test func userRecordsComeInKeyOrderWithoutTheReserved() throws {
+        let directory = try TemporaryDirectory()
+        let database = try Database(path: directory.path, shared: SharedResources())
+        try database.write { batch in
+            let key: [UInt8] = [KeySpace.reserved, 1]
+            key.withUnsafeBytes { batch.putRaw(key: $0, value: $0) }
+        }
+        for key in ["b", "a", "c"] { try database.put(key, key + key, version: 3) }
+        var seen: [String] = []
+        try database.forEachUserRecord { key, version, value in
+            seen.append(
+                "\(String(decoding: key, as: UTF8.self)) \(version.rawValue) \(String(decoding: value, as: UTF8.self))")
+            return true
+        }
+        #expect(seen == ["a 3 aa", "b 3 bb", "c 3 cc"])
+        let sizes = try database.sizes()
+        #expect(sizes.keysEstimate == 4)
+        #expect(sizes.logBytes > 0)
+        #expect(sizes.memtableBytes > 0)
+    }
+}

@@ -1,0 +1,71 @@
+import Core
+import FoundationEssentials
+import LSM
+import NIOCore
+
+/// A directory that goes with the test.
+final class TemporaryDirectory {
+    let path: String
+
+    init() throws {
+        path = FileManager.default.temporaryDirectory.path + "/lsm-tests-\(UInt64.random(in: 0 ... .max))"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+}
+
+/// SplitMix64: the same numbers for the same seed, everywhere.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+}
+
+/// What a lookup found, as a copy.
+enum Found: Equatable {
+    case value(UInt64, [UInt8])
+    case missing
+    case wouldBlock
+}
+
+extension Database {
+    func find(_ key: String, tier: ReadTier = .disk) throws(KVError) -> Found {
+        var found: Found?
+        try read(key: ByteBuffer(string: key), tier: tier) { lookup in
+            switch lookup {
+            case .value(let version, let bytes): found = .value(version.rawValue, Array(bytes))
+            case .missing: found = .missing
+            case .wouldBlock: found = .wouldBlock
+            }
+        }
+        guard let found else { throw KVError(.internalError, "the lookup gave no answer") }
+        return found
+    }
+
+    func write(sync: Bool = false, _ fill: (inout WriteBatchBuilder) -> Void) throws(KVError) {
+        var builder = WriteBatchBuilder()
+        fill(&builder)
+        let batch = builder.finish()
+        let result: Result<Void, KVError> = batch.withUnsafeReadableBytes { bytes in
+            Result { () throws(KVError) in try write(bytes, sync: sync) }
+        }
+        try result.get()
+    }
+
+    func put(_ key: String, _ value: String, version: UInt64 = 1) throws(KVError) {
+        try write {
+            $0.put(key: ByteBuffer(string: key), version: Version(rawValue: version), value: ByteBuffer(string: value))
+        }
+    }
+}
+
+func bytes(_ buffer: ByteBuffer) -> [UInt8] { Array(buffer.readableBytesView) }
