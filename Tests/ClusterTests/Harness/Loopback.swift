@@ -14,7 +14,7 @@ enum Loopback {
 
     /// A port that is free now; the kernel gives out the others before it gives this one again.
     static func freePort(on host: String) throws -> Int {
-        let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         guard socket >= 0 else { throw NoPort() }
         defer { close(socket) }
         var address = sockaddr_in()
