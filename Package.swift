@@ -98,11 +98,11 @@ let package = Package(
             "ReplicatorService", "Replicator/Service",
             [
                 "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "Curl",
-                nioCore, nioPosix, nioHTTP1, logging, lifecycle,
+                nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
             "replicator", "Replicator/Daemon",
-            ["ReplicatorService", "Configuration", "Observability", argumentParser, logging]),
+            ["ReplicatorService", "Configuration", "Observability", "Sharding", "Core", argumentParser, logging]),
 
         // kv
         program(

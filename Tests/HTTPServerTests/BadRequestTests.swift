@@ -159,21 +159,16 @@ import Testing
 
     static let all = requestLines + fields + framing + unfinished
 
-    private func serve(
-        handle: @escaping TestServer.Handle = { $1.respond(TestServer.echo(of: $0)) },
-        _ body: (TestServer) async throws -> Void
-    ) async throws {
-        try await TestServer.run(
-            limits: {
-                $0.targetBytesMax = 1_000
-                $0.headerBytesMax = 4_000
-            }, bodyBytesMax: { _, _ in 1_000 }, handle: handle, body)
-    }
+    private let setup = TestServer.Setup(
+        limits: {
+            $0.targetBytesMax = 1_000
+            $0.headerBytesMax = 4_000
+        }, bodyBytesMax: { _, _ in 1_000 })
 
     /// Alone, and cut in two at each of a few places, behind good requests that are still answered.
     @Test(arguments: all)
     func isRefusedAndTheConnectionCloses(bad: Case) async throws {
-        try await serve { server in
+        try await TestServer.run(setup) { server in
             let good = Array((get("/one") + put("/two", "body") + get("/three")).utf8)
             let echoes = ["GET /one", "PUT /two body", "GET /three"]
             let cuts = [0, 1, bad.bytes.count / 2, bad.bytes.count - 1]
@@ -198,12 +193,14 @@ import Testing
 
     /// Behind requests that are answered only later.
     @Test func waitsForTheAnswersBeforeIt() async throws {
-        try await serve(handle: { request, exchange in
+        var setup = setup
+        setup.handle = { request, exchange in
             // Two turns of the loop later, by when the refusal is known.
             exchange.eventLoop.execute {
                 exchange.eventLoop.execute { exchange.respond(TestServer.echo(of: request)) }
             }
-        }) { server in
+        }
+        try await TestServer.run(setup) { server in
             for bad in BadRequestTests.all where bad.bytes.count < 10_000 {
                 let client = try await server.connect()
                 client.send(Array((get("/one") + get("/two")).utf8) + bad.bytes)
@@ -218,7 +215,7 @@ import Testing
 
     /// What follows a refused request is neither handled nor answered, however it looks.
     @Test func nothingBehindItIsHandled() async throws {
-        try await serve { server in
+        try await TestServer.run(setup) { server in
             let client = try await server.connect()
             client.send(framedSmuggling + get("/smuggled"))
             let answers = try await client.answersToEnd()
@@ -281,7 +278,7 @@ import Testing
 
     @Test(arguments: odd)
     func oddRequestIsServed(odd: Odd) async throws {
-        try await serve { server in
+        try await TestServer.run(setup) { server in
             let client = try await server.connect()
             client.send(odd.text + get("/next") + odd.text)
             let answers = try await client.answers(3)
@@ -297,7 +294,7 @@ import Testing
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
     ])
     func anUpgradeIsAnsweredAsHTTPAndCloses(fields: String) async throws {
-        try await serve { server in
+        try await TestServer.run(setup) { server in
             for request in [get("/a", fields), put("/a", "b", fields)] {
                 let client = try await server.connect()
                 client.send(request + get("/unread"))

@@ -1,25 +1,11 @@
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
-import NIOPosix
-import Synchronization
 import Testing
 
 @testable import HTTPServer
 
 @Suite struct ConnectionTests {
-    private final class Waiting: Sendable {
-        private let exchanges = Mutex<[(HTTPRequest, HTTPExchange)]>([])
-        var count: Int { exchanges.withLock { $0.count } }
-        func add(_ request: HTTPRequest, _ exchange: HTTPExchange) {
-            exchanges.withLock { $0.append((request, exchange)) }
-        }
-        func answerLast() {
-            guard let (request, exchange) = exchanges.withLock({ $0.popLast() }) else { return }
-            exchange.eventLoop.execute { exchange.respond(TestServer.echo(of: request)) }
-        }
-    }
-
     // MARK: Keep-alive, HEAD, empty answers
 
     struct Keeping: Sendable, CustomTestStringConvertible {
@@ -73,18 +59,20 @@ import Testing
     func headHasLengthButNoBodyAnd204And304HaveNeither(size: Int) async throws {
         let body = ByteBuffer(repeating: UInt8(ascii: "b"), count: size)
         let waiting = Waiting()
-        try await TestServer.run(handle: { request, exchange in
-            let status = Int(request.target.split(separator: "/").last ?? "") ?? 500
-            switch request.path {
-            case "/first": waiting.add(request, exchange)
-            case _ where request.target.hasPrefix("/raw"):
-                exchange.respond(status: status, contentLength: status == 200 ? size : nil) { _ in
-                } body: {
-                    $0.writeImmutableBuffer(body)
+        try await TestServer.run(
+            TestServer.Setup(handle: { request, exchange in
+                let status = Int(request.target.split(separator: "/").last ?? "") ?? 500
+                switch request.path {
+                case "/first": waiting.add(request, exchange)
+                case _ where request.target.hasPrefix("/raw"):
+                    exchange.respond(status: status, contentLength: status == 200 ? size : nil) { _ in
+                    } body: {
+                        $0.writeImmutableBuffer(body)
+                    }
+                default: exchange.respond(HTTPResponse(status: status, body: body))
                 }
-            default: exchange.respond(HTTPResponse(status: status, body: body))
-            }
-        }) { server in
+            })
+        ) { server in
             for ahead in [false, true] {
                 let client = try await server.connect()
                 if ahead { client.send(get("/first")) }
@@ -134,13 +122,15 @@ import Testing
 
     @Test func aPeerThatHasDoneSendingGetsItsAnswers() async throws {
         let waiting = Waiting()
-        try await TestServer.run(handle: { request, exchange in
-            if request.target == "/slow" {
-                waiting.add(request, exchange)
-            } else {
-                exchange.respond(TestServer.echo(of: request))
-            }
-        }) { server in
+        try await TestServer.run(
+            TestServer.Setup(handle: { request, exchange in
+                if request.target == "/slow" {
+                    waiting.add(request, exchange)
+                } else {
+                    exchange.respond(TestServer.echo(of: request))
+                }
+            })
+        ) { server in
             let client = try await server.connect()
             client.send(get("/slow") + get("/quick"))
             client.finish()
@@ -156,7 +146,8 @@ import Testing
     @Test(arguments: [false, true])
     func evenALongAnswerAndASlowReader(saysClose: Bool) async throws {
         let body = ByteBuffer(repeating: UInt8(ascii: "b"), count: 24 << 20)
-        try await TestServer.run(handle: { $1.respond(HTTPResponse(status: 200, body: body)) }) { server in
+        try await TestServer.run(TestServer.Setup(handle: { $1.respond(HTTPResponse(status: 200, body: body)) })) {
+            server in
             let client = try await server.connect(reading: false)
             client.send(get("/a", saysClose ? "Connection: close\r\n" : ""))
             client.finish()
@@ -172,7 +163,7 @@ import Testing
 
     @Test func aPeerThatHasGoneIsForgotten() async throws {
         let waiting = Waiting()
-        try await TestServer.run(handle: { waiting.add($0, $1) }) { server in
+        try await TestServer.run(TestServer.Setup(handle: { waiting.add($0, $1) })) { server in
             let client = try await server.connect()
             client.send(get("/a") + get("/b"))
             try await server.wait(for: "both requests") { waiting.count == 2 }
@@ -188,7 +179,7 @@ import Testing
     // MARK: Limits on connections and time
 
     @Test func connectionsOverTheLimitAreAnswered503() async throws {
-        try await TestServer.run(limits: { $0.connectionsMax = 2 }) { server in
+        try await TestServer.run(TestServer.Setup(limits: { $0.connectionsMax = 2 })) { server in
             let one = try await server.connect()
             let two = try await server.connect()
             for (client, target) in [(one, "/one"), (two, "/two")] {
@@ -215,7 +206,7 @@ import Testing
     }
 
     @Test func anIdleConnectionIsClosed() async throws {
-        try await TestServer.run(limits: { $0.idleTimeout = .milliseconds(60) }) { server in
+        try await TestServer.run(TestServer.Setup(limits: { $0.idleTimeout = .milliseconds(60) })) { server in
             let client = try await server.connect()
             #expect(try await client.bytesToEnd().isEmpty)
             await client.close()
@@ -288,8 +279,9 @@ import Testing
     @Test func aPeerThatDoesNotReadIsClosed() async throws {
         let body = ByteBuffer(repeating: UInt8(ascii: "b"), count: 24 << 20)
         try await TestServer.run(
-            limits: { $0.idleTimeout = .seconds(1) },
-            handle: { $1.respond(HTTPResponse(status: 200, body: body)) }
+            TestServer.Setup(
+                limits: { $0.idleTimeout = .seconds(1) },
+                handle: { $1.respond(HTTPResponse(status: 200, body: body)) })
         ) { server in
             let client = try await server.connect(reading: false)
             client.send(get("/a"))
@@ -314,7 +306,7 @@ import Testing
         "Content-Length: 10\r\n\r\nabc", "Content-Length: 10\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nab",
     ])
     func aBodyThatDoesNotComeIsAnswered408(rest: String) async throws {
-        try await TestServer.run(limits: { $0.requestTimeout = .milliseconds(60) }) { server in
+        try await TestServer.run(TestServer.Setup(limits: { $0.requestTimeout = .milliseconds(60) })) { server in
             let client = try await server.connect()
             client.send(get("/a") + "PUT /b HTTP/1.1\r\nHost: a\r\n" + rest)
             let answers = try await client.answersToEnd()
@@ -325,7 +317,7 @@ import Testing
     }
 
     @Test func aPeerThatNeverEndsIsCutOffAfterTheLastAnswer() async throws {
-        try await TestServer.run(limits: { $0.lingerTime = .milliseconds(60) }) { server in
+        try await TestServer.run(TestServer.Setup(limits: { $0.lingerTime = .milliseconds(60) })) { server in
             let client = try await server.connect()
             client.send(get("/a", "Connection: close\r\n"))
             _ = try await client.answersToEnd()
@@ -334,97 +326,8 @@ import Testing
         }
     }
 
-    // MARK: Shutdown
-
-    @Test func shutdownAnswersWhatIsInFlightAndCloses() async throws {
-        let waiting = Waiting()
-        try await TestServer.run(handle: { request, exchange in
-            if request.target == "/slow" {
-                waiting.add(request, exchange)
-            } else {
-                exchange.respond(TestServer.echo(of: request))
-            }
-        }) { server in
-            let idle = try await server.connect()
-            idle.send(get("/idle"))
-            _ = try await idle.answers(1)
-            let busy = try await server.connect()
-            busy.send(get("/slow") + get("/quick"))
-            let sending = try await server.connect()
-            sending.send("PUT /sent HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
-            _ = try await sending.answers(1)
-            try await server.wait(for: "the slow request") { server.seen.count == 3 }
-            async let stopped: Void = server.server.shutdown(grace: .seconds(60))
-            #expect(try await idle.answersToEnd().count == 1)
-            sending.send("body")
-            let sent = try await sending.answersToEnd()
-            #expect(sent.map(\.status) == [100, 200])
-            #expect(sent.last?.closes == true)
-            waiting.answerLast()
-            let answers = try await busy.answersToEnd()
-            #expect(answers.map(\.text) == ["GET /slow", "GET /quick"])
-            #expect(answers.map(\.closes) == [false, true])
-            for client in [idle, busy, sending] { await client.close() }
-            await stopped
-            await #expect(throws: (any Error).self) { try await server.connect() }
-        }
-    }
-
-    @Test func aRequestThatComesDuringShutdownIsTheLast() async throws {
-        let waiting = Waiting()
-        try await TestServer.run(handle: { waiting.add($0, $1) }) { server in
-            let client = try await server.connect()
-            let idle = try await server.connect()
-            client.send(get("/one"))
-            try await server.wait(for: "the first request") { waiting.count == 1 }
-            async let stopped: Void = server.server.shutdown(grace: .seconds(60))
-            _ = try await idle.bytesToEnd()  // Shutting down now.
-            client.send(get("/two") + get("/three"))
-            try await server.wait(for: "the second request") { waiting.count == 2 }
-            waiting.answerLast()
-            waiting.answerLast()
-            let answers = try await client.answersToEnd()
-            #expect(answers.map(\.text) == ["GET /one", "GET /two"])
-            #expect(answers.map(\.closes) == [false, true])
-            for client in [client, idle] { await client.close() }
-            await stopped
-            #expect(server.seen.all == ["/one", "/two"])
-        }
-    }
-
-    @Test func shutdownForcesWhatIsLeftAfterGrace() async throws {
-        let waiting = Waiting()
-        try await TestServer.run(handle: { waiting.add($0, $1) }) { server in
-            let never = try await server.connect()
-            never.send(get("/never"))
-            try await server.wait(for: "the request") { waiting.count == 1 }
-            await server.server.shutdown(grace: .milliseconds(30))
-            #expect(try await never.bytesToEnd().isEmpty)
-            #expect(server.server.connectionCount == 0)
-            waiting.answerLast()
-            await never.close()
-        }
-    }
-
-    @Test func shutdownSendsALongAnswerWhole() async throws {
-        let body = ByteBuffer(repeating: UInt8(ascii: "b"), count: 24 << 20)
-        try await TestServer.run(handle: { $1.respond(HTTPResponse(status: 200, body: body)) }) { server in
-            let client = try await server.connect(reading: false)
-            let idle = try await server.connect()
-            client.send(get("/a"))
-            try await server.wait(for: "the request") { server.seen.count == 1 }
-            async let stopped: Void = server.server.shutdown(grace: .seconds(60))
-            _ = try await idle.bytesToEnd()
-            await client.startReading()
-            #expect(try await client.answersToEnd().map(\.body.count) == [24 << 20])
-            await client.close()
-            await idle.close()
-            await stopped
-        }
-    }
-
     @Test func manyLoopsServe() async throws {
-        try await TestServer.run(loops: 4) { server in
+        try await TestServer.run(TestServer.Setup(loops: 4)) { server in
             var clients: [RawClient] = []
             for number in 0..<40 {
                 let client = try await server.connect()

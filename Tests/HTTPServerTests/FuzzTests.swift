@@ -95,10 +95,11 @@ import Testing
         let start = FuzzTests.number("DISTRIBKV_HTTP_FUZZ_SEED", default: UInt64.random(in: 0...1 << 40))
         print("HTTP fuzz: inputs \(count), seed \(start)")
         try await TestServer.run(
-            limits: {
-                $0.pipelinedRequestsMax = 3
-                $0.bufferedBodyBytesMax = 4_000
-            }, bodyBytesMax: { _, _ in 1_000 }, handle: FuzzTests.handle
+            TestServer.Setup(
+                limits: {
+                    $0.pipelinedRequestsMax = 3
+                    $0.bufferedBodyBytesMax = 4_000
+                }, bodyBytesMax: { _, _ in 1_000 }, handle: FuzzTests.handle)
         ) { server in
             let address = server.address
             try await withThrowingTaskGroup(of: Void.self) { group in

@@ -79,7 +79,7 @@ import Testing
         let limit = [1, 2, 16, 128][Int(seed % 4)]
         let shuffler = Shuffler(seed: seed, sizes: sizes, batching: seed % 2 == 0)
         try await TestServer.run(
-            limits: { $0.pipelinedRequestsMax = limit }, handle: { shuffler.handle($0, $1) }
+            TestServer.Setup(limits: { $0.pipelinedRequestsMax = limit }, handle: { shuffler.handle($0, $1) })
         ) { server in
             let client = try await server.connect()
             var generator = SeededGenerator(seed: seed)
@@ -113,7 +113,8 @@ import Testing
         let size = 4 << 20
         let count = 24
         let body = ByteBuffer(repeating: UInt8(ascii: "b"), count: size)
-        try await TestServer.run(handle: { $1.respond(HTTPResponse(status: 200, body: body)) }) { server in
+        try await TestServer.run(TestServer.Setup(handle: { $1.respond(HTTPResponse(status: 200, body: body)) })) {
+            server in
             let client = try await server.connect(reading: false)
             client.send((0..<count).map { get("/\($0)") }.joined())
             try await server.wait(for: "the first request") { server.seen.count > 0 }
@@ -132,7 +133,8 @@ import Testing
         // Answers small enough to gather: what gathers counts as written.
         let count = 100_000
         let body = ByteBuffer(repeating: UInt8(ascii: "b"), count: 20_000)
-        try await TestServer.run(handle: { $1.respond(HTTPResponse(status: 200, body: body)) }) { server in
+        try await TestServer.run(TestServer.Setup(handle: { $1.respond(HTTPResponse(status: 200, body: body)) })) {
+            server in
             let client = try await server.connect(reading: false)
             client.send(String(repeating: get("/"), count: count))
             try await server.wait(for: "the first request") { server.seen.count > 0 }

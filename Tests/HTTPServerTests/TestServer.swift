@@ -23,21 +23,23 @@ struct TestServer: Sendable {
 
     typealias Handle = @Sendable (HTTPRequest, HTTPExchange) -> Void
 
-    /// - Parameters:
-    ///   - limits: changes the configuration before the start.
-    ///   - bodyBytesMax: the handler's limit on bodies.
-    ///   - handle: answers; without it, each request is answered at once with its target and body.
-    static func run(
-        loops: Int = 1, limits: (inout HTTPServerConfiguration) -> Void = { _ in },
-        bodyBytesMax: @escaping @Sendable (HTTPMethod, String) -> Int = { _, _ in 1 << 20 },
-        handle: @escaping Handle = { request, exchange in exchange.respond(echo(of: request)) },
-        _ body: (TestServer) async throws -> Void
-    ) async throws {
+    struct Setup {
+        var loops = 1
+        /// Changes the configuration before the start.
+        var limits: (inout HTTPServerConfiguration) -> Void = { _ in }
+        /// The handler's limit on bodies.
+        var bodyBytesMax: @Sendable (HTTPMethod, String) -> Int = { _, _ in 1 << 20 }
+        /// Without it, each request is answered at once with its target and body.
+        var handle: Handle = { request, exchange in exchange.respond(TestServer.echo(of: request)) }
+    }
+
+    static func run(_ setup: Setup = Setup(), _ body: (TestServer) async throws -> Void) async throws {
         var configuration = HTTPServerConfiguration(host: "127.0.0.1", port: 0)
         configuration.tickInterval = .milliseconds(20)
         configuration.lingerTime = .seconds(10)
-        limits(&configuration)
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
+        setup.limits(&configuration)
+        let (bodyBytesMax, handle) = (setup.bodyBytesMax, setup.handle)
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: setup.loops)
         let seen = Seen()
         let server = try await HTTPServer.start(configuration: configuration, group: group) { _ in
             TestHandler(seen: seen, bodyBytesMax: bodyBytesMax, handle: handle)
@@ -126,6 +128,19 @@ final class TestHandler: HTTPHandler {
     }
 
     func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeStaticString("x-common: yes\r\n") }
+}
+
+/// Exchanges that a test answers when it likes, the latest first.
+final class Waiting: Sendable {
+    private let exchanges = Mutex<[(HTTPRequest, HTTPExchange)]>([])
+    var count: Int { exchanges.withLock { $0.count } }
+    func add(_ request: HTTPRequest, _ exchange: HTTPExchange) {
+        exchanges.withLock { $0.append((request, exchange)) }
+    }
+    func answerLast() {
+        guard let (request, exchange) = exchanges.withLock({ $0.popLast() }) else { return }
+        exchange.eventLoop.execute { exchange.respond(TestServer.echo(of: request)) }
+    }
 }
 
 /// A seeded generator, so that a failure can be run again.

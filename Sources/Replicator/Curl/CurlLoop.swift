@@ -196,7 +196,12 @@ func startCurlThread(_ shared: CurlShared) throws {
     let context = Unmanaged.passRetained(shared)
     #if canImport(Darwin)
         var thread: pthread_t?
-        let result = pthread_create(&thread, nil, { main($0); return nil }, context.toOpaque())
+        let result = pthread_create(
+            &thread, nil,
+            {
+                main($0)
+                return nil
+            }, context.toOpaque())
         if result == 0, let thread { pthread_detach(thread) }
     #else
         var thread = pthread_t()

@@ -25,6 +25,7 @@ final class ByteBudget: Sendable {
     }
 
     var free: Int { state.withLock { $0.free } }
+    var waiting: Int { state.withLock { $0.waiters.count } }
 
     /// Waits for `bytes` and takes them, or for the whole budget where `bytes` is more.
     /// Throws `CancellationError`, nothing else.

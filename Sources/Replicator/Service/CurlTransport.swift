@@ -11,7 +11,11 @@ final class CurlTransport: ReplicationTransport {
 
     private let client: CurlClient
     private let limits: ReplicationLimits
-    private let budget: ByteBudget
+    private let catchUpBudget: ByteBudget
+    /// For answers with a frame above `answerBytesMax`: one at a time for all feeds, so that no slow follower holds
+    /// them up, and one for all catch-up reads.
+    private let largeTailBudget = ByteBudget(capacity: 1)
+    private let largeCatchUpBudget = ByteBudget(capacity: 1)
     private let metrics: ReplicatorMetrics
     /// Told of the epoch in every answer.
     private let onEpoch: @Sendable (UInt64, NodeAddress) -> Void
@@ -22,7 +26,7 @@ final class CurlTransport: ReplicationTransport {
     ) {
         self.client = client
         self.limits = limits
-        self.budget = ByteBudget(capacity: limits.catchUpBytesMax)
+        self.catchUpBudget = ByteBudget(capacity: limits.catchUpBytesMax)
         self.metrics = metrics
         self.onEpoch = onEpoch
     }
@@ -46,7 +50,7 @@ final class CurlTransport: ReplicationTransport {
                 return try await read(leader, shard, position, wait: limits.longPollWait, limits.answerBytesMax, nil)
             } catch let error as CurlError where error.code == .bodyTooLarge {
                 // Held while the bytes are on their way; in the window they count as the window's.
-                let lease = try await budget.take(budget.capacity)
+                let lease = try await largeTailBudget.take(1)
                 defer { withExtendedLifetime(lease) {} }
                 return try await read(leader, shard, position, wait: limits.longPollWait, frameBytesMax, nil)
             }
@@ -58,10 +62,10 @@ final class CurlTransport: ReplicationTransport {
     func catchUp(from leader: NodeAddress, shard: String, after position: LogPosition) async -> ReadOutcome {
         do {
             do {
-                let lease = try await budget.take(limits.batchBytesMax)
+                let lease = try await catchUpBudget.take(limits.batchBytesMax)
                 return try await read(leader, shard, position, wait: .zero, limits.answerBytesMax, lease)
             } catch let error as CurlError where error.code == .bodyTooLarge {
-                let lease = try await budget.take(budget.capacity)
+                let lease = try await largeCatchUpBudget.take(1)
                 return try await read(leader, shard, position, wait: .zero, frameBytesMax, lease)
             }
         } catch {
@@ -146,7 +150,8 @@ final class CurlTransport: ReplicationTransport {
         }
     }
 
-    private func get(_ node: NodeAddress, _ path: String, bytesMax: Int, timeout: Duration) async throws -> CurlResponse {
+    private func get(_ node: NodeAddress, _ path: String, bytesMax: Int, timeout: Duration) async throws -> CurlResponse
+    {
         try await perform(
             node,
             CurlRequest(

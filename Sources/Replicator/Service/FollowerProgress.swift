@@ -28,6 +28,8 @@ struct FollowerProgress {
         /// The leader has nothing more for it and yet the window cannot take it.
         case pause
         case pushed(PushOutcome)
+        /// Nothing has been heard of it for a while: is it still where it was?
+        case checkUp
         case timerFired
     }
 
@@ -66,6 +68,7 @@ struct FollowerProgress {
     private var readAhead: LogSegment?
     private var isReading = false
     private var isProbing = false
+    private var hasPushedSinceProbe = false
     private var isWaiting = false
     private var needsProbe = true
     private var isLost = false
@@ -99,9 +102,9 @@ struct FollowerProgress {
         case .probed(let outcome): return probed(outcome, &random)
         case .atTail: return fedWell()
         case .offered(let segment):
-            precondition(pushing == nil && segment.base == acked, "what is pushed continues the follower")
-            pushing = segment
-            return fedWell() + [.push(segment)]
+            precondition(segment.base == acked, "what is pushed continues the follower")
+            let push = push(segment)
+            return fedWell() + push
         case .outsideWindow:
             precondition(!isReading, "one read at a time")
             isReading = true
@@ -111,11 +114,18 @@ struct FollowerProgress {
             return read(after: position, outcome, &random)
         case .pause: return wait(limits.backoffMin)
         case .pushed(let outcome): return pushed(outcome, &random)
+        case .checkUp:
+            guard isFed, !isProbing, !isReading, pushing == nil, readAhead == nil else { return [] }
+            isProbing = true
+            hasPushedSinceProbe = false
+            return [.probe]
         }
     }
 
     private mutating func probed(_ outcome: PositionOutcome, _ random: inout SplitMix64) -> [Action] {
         isProbing = false
+        // The answer to a check-up that a push has overtaken says nothing new; the push will.
+        if !needsProbe, hasPushedSinceProbe { return proceed() }
         switch outcome {
         case .position(let position, .follower):
             needsProbe = false
@@ -190,11 +200,18 @@ struct FollowerProgress {
         if needsProbe {
             guard !isProbing, pushing == nil else { return [] }
             isProbing = true
+            hasPushedSinceProbe = false
             return [.probe]
         }
         guard pushing == nil, let segment = readAhead else { return [] }
         readAhead = nil
+        return push(segment)
+    }
+
+    private mutating func push(_ segment: LogSegment) -> [Action] {
+        precondition(pushing == nil, "one push at a time")
         pushing = segment
+        hasPushedSinceProbe = true
         return [.push(segment)]
     }
 

@@ -46,7 +46,8 @@ struct LogSegment: Sendable {
             guard (previous.term...max(leaderTerm, previous.term)).contains(position.term) else {
                 throw KVError(
                     .corrupted,
-                    "the leader of term \(leaderTerm) sent term \(position.term) after \(previous.term) at lsn \(position.lsn)")
+                    "the leader of term \(leaderTerm) sent term \(position.term) after \(previous.term) at lsn \(position.lsn)"
+                )
             }
             frames.append(Frame(position: position, end: bytes.readableBytes - rest.readableBytes))
             previous = position

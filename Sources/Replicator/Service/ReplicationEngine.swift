@@ -23,7 +23,8 @@ final class ReplicationEngine: Sendable {
         self.limits = limits
         self.logger = logger
         self.client = try CurlClient(limits: limits.transfers)
-        self.transport = CurlTransport(client: client, limits: limits, metrics: ReplicatorMetrics(metrics)) { epoch, node in
+        self.transport = CurlTransport(client: client, limits: limits, metrics: ReplicatorMetrics(metrics)) {
+            epoch, node in
             tracker.observe(epoch: epoch, of: node)
         }
     }

@@ -4,12 +4,13 @@ public struct ReplicationLimits: Sendable, Hashable {
     public var batchBytesMax = 1 << 20
     /// Read from a leader for one follower and not yet confirmed by it; a single larger frame still passes.
     public var inFlightBytesMax = 4 << 20
-    /// An answer larger than this is given up and asked for again alone, with the memory of all catch-up reads.
+    /// An answer larger than this, which only a single large frame can be, is given up and asked for again when no
+    /// other such answer is held: one at a time for the feeds, one for the followers that are behind.
     public var answerBytesMax: Int { 2 * batchBytesMax }
     /// Recent frames kept for one shard.
     public var windowBytesMax = 8 << 20
     /// Recent frames kept for all shards together; each has its share.
-    public var windowsBytesMax = 32 << 20
+    public var windowsBytesMax = 24 << 20
     /// Bytes that followers behind the window hold at once, over all shards.
     public var catchUpBytesMax = 16 << 20
     /// A feed does not read on while its fastest follower has this much of the window before it.

@@ -7,7 +7,7 @@ import Observability
 public import ServiceLifecycle
 public import Sharding
 import Synchronization
-
+import UnixSignals
 
 /// What a replicator needs to run.
 public struct ReplicatorConfiguration: Sendable {
@@ -46,6 +46,16 @@ public final class Replicator: Service {
             logger: configuration.logger)
     }
 
+    /// Runs a replicator until SIGTERM or SIGINT.
+    ///
+    /// Throws what ``init(configuration:)`` and ``run()`` throw.
+    public static func serve(_ configuration: ReplicatorConfiguration) async throws {
+        let replicator = try Replicator(configuration: configuration)
+        let group = ServiceGroup(
+            services: [replicator], gracefulShutdownSignals: [.sigterm, .sigint], logger: configuration.logger)
+        try await group.run()
+    }
+
     /// Where it listens; nil before it does.
     public var port: Int? { boundPort.withLock { $0 } }
 
@@ -68,17 +78,20 @@ public final class Replicator: Service {
         let server: HTTPServer
         do {
             server = try await HTTPServer.start(
-                configuration: HTTPServerConfiguration(host: configuration.listen.host, port: configuration.listen.port),
+                configuration: HTTPServerConfiguration(
+                    host: configuration.listen.host, port: configuration.listen.port),
                 group: group, makeHandler: { _ in handler })
         } catch {
             throw KVError(
                 .unavailable, "cannot listen on \(configuration.listen): choose another --listen address", cause: error)
         }
-        boundPort.withLock { $0 = server.localAddress.port }
+        let port = server.localAddress.port ?? configuration.listen.port
+        boundPort.withLock { $0 = port }
         configuration.logger.info(
             "replicator started",
             metadata: [
-                "listen": "\(server.localAddress)", "epoch": "\(configuration.topology.epoch)",
+                "listen": "\(NodeAddress(host: configuration.listen.host, port: port))",
+                "epoch": "\(configuration.topology.epoch)",
                 "shards": "\(configuration.topology.shards.count)",
             ])
         await withTaskCancellationOrGracefulShutdownHandler {

@@ -42,11 +42,15 @@ struct ShardReplication {
             for index in followers.indices { tell(index, .start, &actions) }
         case .feed(let event):
             let tailBefore = feed.window?.tail
+            let isQuiet = event.isQuiet
             let (action, notice) = feed.handle(event, now: now, random: &random)
             if let action { actions.append(.feed(action)) }
             if let notice { actions.append(.feedNotice(notice)) }
             if feed.window?.tail != tailBefore {
                 for index in followers.indices { serve(index, &actions) }
+            }
+            if isQuiet {
+                for index in followers.indices { tell(index, .checkUp, &actions) }
             }
         case .follower(let index, let event):
             follow(index, event, &actions)
@@ -132,6 +136,17 @@ struct ShardReplication {
     private var isEveryFedFollowerAtTail: Bool {
         guard let window = feed.window else { return true }
         return followers.allSatisfy { !$0.isFed || $0.acked == window.tail || window.bytes(after: $0.acked) == nil }
+    }
+}
+
+extension ShardFeed.Event {
+    /// Whether it comes without batches, so that nothing would be heard of the followers. A quiet feed has such an
+    /// event every `longPollWait` or `idleInterval`.
+    fileprivate var isQuiet: Bool {
+        switch self {
+        case .timerFired, .read(_, .segment): false
+        case .position, .read: true
+        }
     }
 }
 

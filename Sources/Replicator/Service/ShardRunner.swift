@@ -72,12 +72,14 @@ final class ShardRunner: Sendable {
         }
     }
 
-    private func perform(_ action: FollowerProgress.Action, for follower: NodeAddress) async -> FollowerProgress.Event? {
+    private func perform(_ action: FollowerProgress.Action, for follower: NodeAddress) async -> FollowerProgress.Event?
+    {
         switch action {
         case .probe:
             return .probed(await transport.position(of: follower, shard: shard.name))
         case .read(let position):
-            return .read(after: position, await transport.catchUp(from: shard.leader, shard: shard.name, after: position))
+            return .read(
+                after: position, await transport.catchUp(from: shard.leader, shard: shard.name, after: position))
         case .push(let segment):
             return .pushed(await transport.push(segment, to: follower, shard: shard.name))
         case .wait(let duration):
@@ -100,7 +102,8 @@ final class ShardRunner: Sendable {
     private func log(_ notice: ShardFeed.Notice) {
         switch notice {
         case .leaderLost(let text):
-            logger.warning("cannot read from the leader; trying again", metadata: ["node": "\(shard.leader)", "error": "\(text)"])
+            logger.warning(
+                "cannot read from the leader; trying again", metadata: ["node": "\(shard.leader)", "error": "\(text)"])
         case .leaderBack:
             logger.info("reading from the leader again", metadata: ["node": "\(shard.leader)"])
         }
@@ -109,7 +112,8 @@ final class ShardRunner: Sendable {
     private func log(_ notice: FollowerProgress.Notice, _ follower: NodeAddress) {
         switch notice {
         case .followerLost(let text):
-            logger.warning("cannot feed the follower; trying again", metadata: ["node": "\(follower)", "error": "\(text)"])
+            logger.warning(
+                "cannot feed the follower; trying again", metadata: ["node": "\(follower)", "error": "\(text)"])
         case .followerBack:
             logger.info("feeding the follower again", metadata: ["node": "\(follower)"])
         case .needsSnapshot(let reason):

@@ -15,6 +15,7 @@ struct RoutedQuery {
     private var namesRouterParameters = false
 
     private static let hopsName = Array(redirectHopsParameter.utf8)
+    private static let firstHop = Array("?\(redirectHopsParameter)=1".utf8)
     private static let proxyName = Array("proxy".utf8)
     /// Far above any limit, and far below where a number would overflow.
     private static let hopsDigitsMax = 6
@@ -43,6 +44,10 @@ struct RoutedQuery {
             buffer.writeBytes(UnsafeRawBufferPointer(rebasing: target[range]))
         }
         copy(0..<place.encodedKey.upperBound)
+        if place.query == nil, hops == 1 {
+            buffer.writeBytes(RoutedQuery.firstHop)
+            return
+        }
         var first = true
         func separate() {
             buffer.writeInteger(first ? UInt8(ascii: "?") : UInt8(ascii: "&"))

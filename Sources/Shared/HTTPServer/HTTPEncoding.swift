@@ -31,6 +31,30 @@ extension ByteBuffer {
         }
     }
 
+    mutating func writeContentLength(_ length: Int) {
+        writeStaticString("content-length: ")
+        writeDecimal(UInt64(length))
+        writeStaticString("\r\n")
+    }
+
+    /// The `connection` field where one is due, and the blank line.
+    mutating func writeEndOfHead(closes: Bool, saysKeepAlive: Bool) {
+        if closes {
+            writeStaticString("connection: close\r\n\r\n")
+        } else if saysKeepAlive {
+            writeStaticString("connection: keep-alive\r\n\r\n")
+        } else {
+            writeStaticString("\r\n")
+        }
+    }
+
+    /// What `body` appends, which must be as long as was announced.
+    mutating func writeContent(_ contentLength: Int, _ body: (inout ByteBuffer) -> Void) {
+        let start = writerIndex
+        body(&self)
+        assert(writerIndex - start == contentLength, "the content is not as long as content-length says")
+    }
+
     mutating func writeFields(_ headers: [(name: String, value: String)]) {
         for (name, value) in headers {
             writeString(name)

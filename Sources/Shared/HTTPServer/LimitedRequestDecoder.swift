@@ -68,3 +68,15 @@ struct LimitedRequestDecoder: ByteToMessageDecoder {
         targetUnfinished = space == UInt8(ascii: " ") && letter >= UInt8(ascii: "A") && letter <= UInt8(ascii: "Z")
     }
 }
+
+extension HTTPRejection {
+    /// The answer to a request that the decoder gave up on; nil where the error is not about the request.
+    init?(decodingError error: any Error, configuration: HTTPServerConfiguration) {
+        switch error {
+        case is LimitedRequestDecoder.TargetTooLong: self = .targetTooLong(limit: configuration.targetBytesMax)
+        case HTTPParserError.headerOverflow: self = .headersTooLarge(limit: configuration.headerBytesMax)
+        case let error as HTTPParserError: self = .malformed(error.debugDescription)
+        default: return nil
+        }
+    }
+}

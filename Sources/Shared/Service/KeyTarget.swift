@@ -1,4 +1,4 @@
-import Core
+public import Core
 public import HTTPServer
 public import Wire
 
@@ -13,7 +13,7 @@ public struct KeyTarget: Sendable, Hashable {
     public let query: Range<Int>?
     /// True where the key as it stands in the target is the key itself: no `%` in it.
     public let isPlain: Bool
-    private let holdsFragment: Bool
+    @usableFromInline let holdsFragment: Bool
 
     private static let prefixBytes = 4
 
@@ -45,17 +45,25 @@ public struct KeyTarget: Sendable, Hashable {
     /// Lends the bytes of the key, percent-decoding undone, to `body`; a plain key is not copied.
     /// - Parameter target: the same bytes that this value was made from.
     /// - Throws: `bad-request` where the key is empty, longer than `Limits.keyBytesMax` or badly encoded.
-    public func withKey<Result>(
+    @inlinable public func withKey<Result>(
+        in target: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Result
+    ) throws(Problem) -> Result {
+        // Inlined, because a call of a generic function of another module looks its types up at run time.
+        if isPlain, !holdsFragment, !encodedKey.isEmpty, encodedKey.count <= Limits.keyBytesMax {
+            return body(UnsafeRawBufferPointer(rebasing: target[encodedKey]))
+        }
+        return try withUnusualKey(in: target, body)
+    }
+
+    /// A key that has to be decoded, or refused.
+    @usableFromInline func withUnusualKey<Result>(
         in target: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Result
     ) throws(Problem) -> Result {
         guard !holdsFragment else { throw Problem(.badRequest, "A \"#\" in a request target must be written as %23.") }
         guard !encodedKey.isEmpty else { throw Problem(.badRequest, "The key is empty: write it after /kv/.") }
+        // Three bytes stand for one at the most, so a longer one is not worth decoding.
+        guard encodedKey.count <= 3 * Limits.keyBytesMax else { throw KeyTarget.tooLong(nil) }
         let encoded = UnsafeRawBufferPointer(rebasing: target[encodedKey])
-        if isPlain {
-            guard encoded.count <= Limits.keyBytesMax else { throw KeyTarget.tooLong(encoded.count) }
-            return body(encoded)
-        }
-        guard encoded.count <= 3 * Limits.keyBytesMax else { throw KeyTarget.tooLong(nil) }
         let outcome: Swift.Result<Result, Problem> = withUnsafeTemporaryAllocation(
             byteCount: encoded.count, alignment: 1
         ) { decoded in

@@ -1,0 +1,159 @@
+import NIOCore
+
+/// The answers of a connection: encoded in the order of the requests, gathered, sent.
+extension HTTPConnectionHandler {
+    /// Bodies from here on are written as buffers of their own instead of being copied into the output.
+    private static let separateBodyBytesMin = 32_768
+    /// Answers gather up to this size before they are passed on, and count against the channel's write buffer.
+    private static let outputBytesMax = 65_536
+    /// An output buffer up to this size is used again; larger ones would add up over idle connections.
+    private static let outputBytesKept = 4_096
+
+    func respond(sequence: UInt64, _ response: HTTPResponse) {
+        let hasContent = response.status != 204 && response.status != 304
+        let separate = response.body.readableBytes >= HTTPConnectionHandler.separateBodyBytesMin
+        respond(
+            sequence: sequence, status: response.status,
+            contentLength: hasContent ? response.body.readableBytes : nil,
+            separateBody: hasContent && separate ? response.body : nil
+        ) { buffer in
+            buffer.writeFields(response.headers)
+        } body: { buffer in
+            buffer.writeImmutableBuffer(response.body)
+        }
+    }
+
+    func respond(
+        sequence: UInt64, status: Int, contentLength: Int?, separateBody: ByteBuffer? = nil,
+        fields: (inout ByteBuffer) -> Void, body: (inout ByteBuffer) -> Void
+    ) {
+        guard context != nil, let turn = owed.turn(of: sequence) else { return }
+        if turn == 0 {
+            let wasCorked = corked
+            corked = true
+            let slot = leaveQueue()
+            let closes = isLast(slot)
+            writeHead(status, contentLength, into: &output, fields: fields)
+            output.writeEndOfHead(closes: closes, saysKeepAlive: slot.saysKeepAlive)
+            if let contentLength, !slot.isHead {
+                if let separateBody { pass(separateBody) } else { output.writeContent(contentLength, body) }
+            }
+            if closes { endAnswers() }
+            passOnIfLarge()
+            answerWaiting()
+            corked = wasCorked
+        } else {
+            var head = ByteBuffer()
+            writeHead(status, contentLength, into: &head, fields: fields)
+            var content = ByteBuffer()
+            if let contentLength, !owed[turn].isHead {
+                if let separateBody { content = separateBody } else { content.writeContent(contentLength, body) }
+            }
+            owed[turn].answer = AnswerQueue.Answer(head: head, body: content)
+        }
+        if !corked, !loop.defersSending(of: self) { sendAnswers() }
+    }
+
+    private func writeHead(
+        _ status: Int, _ contentLength: Int?, into buffer: inout ByteBuffer, fields: (inout ByteBuffer) -> Void
+    ) {
+        if buffer.capacity == 0 { buffer.reserveCapacity(512) }
+        buffer.writeStatusLine(status)
+        if let contentLength { buffer.writeContentLength(contentLength) }
+        fields(&buffer)
+        loop.handler.writeCommonFields(into: &buffer)
+        buffer.writeBytes(loop.dateField)
+    }
+
+    private func leaveQueue() -> AnswerQueue.Slot {
+        let slot = owed.removeFirst()
+        loop.release(slot.reservedBytes)
+        lastActivity = loop.now
+        return slot
+    }
+
+    /// The answer of `slot`, which has just left the queue, closes the connection: as the peer wished, or as the
+    /// last one owed by a server that shuts down.
+    private func isLast(_ slot: AnswerQueue.Slot) -> Bool {
+        !slot.keepAlive || (loop.draining && owed.isEmpty && arrivals.isEmpty && incoming.head == nil)
+    }
+
+    private func endAnswers() {
+        answeredLast = true
+        accepting = false
+    }
+
+    /// Passes on the answers that waited for the one just given.
+    private func answerWaiting() {
+        while !answeredLast, let answer = owed.first?.answer {
+            let slot = leaveQueue()
+            let closes = isLast(slot)
+            output.writeImmutableBuffer(answer.head)
+            output.writeEndOfHead(closes: closes, saysKeepAlive: slot.saysKeepAlive)
+            if answer.body.readableBytes < HTTPConnectionHandler.separateBodyBytesMin {
+                output.writeImmutableBuffer(answer.body)
+            } else {
+                pass(answer.body)
+            }
+            if closes { endAnswers() }
+            passOnIfLarge()
+        }
+    }
+
+    // MARK: Sending
+
+    /// Sends what is in the output, goes on with requests that had to wait, and closes where all is done.
+    func sendAnswers() {
+        if !arrivals.isEmpty || readWanted { dispatchArrivals() }
+        if continueWanted { sendContinueIfNext() }
+        flushOutput()
+        if answeredLast || inputClosed || loop.draining { closeIfDone() }
+    }
+
+    private func flushOutput() {
+        guard let context else { return }
+        if output.readableBytes == 0 {
+            if unflushed { context.flush() }
+            unflushed = false
+            return
+        }
+        unflushed = false
+        var bytes = takeOutput()
+        context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
+        // Mostly the socket has taken all of it by now, and the memory serves the next answer.
+        if output.capacity == 0, bytes.capacity <= HTTPConnectionHandler.outputBytesKept {
+            bytes.clear()
+            output = bytes
+        }
+    }
+
+    /// A write can call back into this handler, so the bytes are taken out of `output` before it.
+    private func takeOutput() -> ByteBuffer {
+        var bytes = ByteBuffer()
+        swap(&bytes, &output)
+        return bytes
+    }
+
+    private func passOn() {
+        guard output.readableBytes > 0, let context else { return }
+        unflushed = true
+        context.write(wrapOutboundOut(takeOutput()), promise: nil)
+    }
+
+    private func passOnIfLarge() {
+        if output.readableBytes >= HTTPConnectionHandler.outputBytesMax { passOn() }
+    }
+
+    private func pass(_ body: ByteBuffer) {
+        passOn()
+        context?.write(wrapOutboundOut(body), promise: nil)
+    }
+
+    func sendContinueIfNext() {
+        guard continueWanted, owed.isEmpty, arrivals.isEmpty else { return }
+        continueWanted = false
+        incoming.since = loop.now
+        output.writeStaticString("HTTP/1.1 100 Continue\r\n\r\n")
+        flushOutput()
+    }
+}

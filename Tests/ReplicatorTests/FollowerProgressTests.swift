@@ -1,0 +1,182 @@
+import Core
+import NIOCore
+import Testing
+import Wire
+
+@testable import ReplicatorService
+
+/// Transitions that the simulation meets by chance, one by one.
+@Suite struct FollowerProgressTests {
+    private struct Machine {
+        var progress: FollowerProgress
+        var random = SplitMix64(seed: 1)
+
+        init(_ limits: ReplicationLimits = ReplicationLimits()) { progress = FollowerProgress(limits: limits) }
+
+        /// The actions as text: enough to compare.
+        mutating func callAsFunction(_ event: FollowerProgress.Event) -> [String] {
+            progress.handle(event, random: &random).map { action in
+                switch action {
+                case .probe: "probe"
+                case .read(let position): "read after \(position.lsn)"
+                case .push(let segment): "push \(segment.base.lsn + 1)...\(segment.last.lsn)"
+                case .wait: "wait"
+                case .notice(.followerLost): "lost"
+                case .notice(.followerBack): "back"
+                case .notice(.needsSnapshot): "needs snapshot"
+                case .notice(.canBeFedAgain): "can be fed again"
+                }
+            }
+        }
+    }
+
+    private func position(_ lsn: UInt64) -> LogPosition {
+        lsn == 0 ? .start : LogPosition(term: 1, lsn: lsn, version: Version(rawValue: lsn * 10))
+    }
+
+    private func segment(_ lsns: ClosedRange<UInt64>) throws -> LogSegment {
+        var bytes = makeFrame(position(lsns.lowerBound), batchBytes: 10)
+        for lsn in lsns.dropFirst() { bytes.writeImmutableBuffer(makeFrame(position(lsn), batchBytes: 10)) }
+        return try LogSegment(verifying: bytes, after: position(lsns.lowerBound - 1), leaderTerm: 1)
+    }
+
+    @Test func probesThenReadsAndPushesWhileReadingAhead() throws {
+        var machine = Machine()
+        #expect(machine(.start) == ["probe"])
+        #expect(machine.progress.wanted == nil)
+        #expect(machine(.probed(.position(position(5), .follower))) == [])
+        #expect(machine.progress.wanted?.after == position(5))
+        #expect(machine(.outsideWindow) == ["read after 5"])
+        #expect(machine(.read(after: position(5), .segment(try segment(6...8), leaderLSN: 20))) == ["push 6...8"])
+        #expect(machine.progress.wanted?.after == position(8) && machine.progress.wanted?.isPushable == false)
+        #expect(machine(.outsideWindow) == ["read after 8"])
+        #expect(machine(.read(after: position(8), .segment(try segment(9...9), leaderLSN: 20))) == [])
+        #expect(machine.progress.wanted == nil)
+        #expect(machine(.pushed(.accepted(position(8)))) == ["push 9...9"])
+        #expect(machine(.pushed(.accepted(position(9)))) == [])
+        #expect(machine.progress.acked == position(9) && machine.progress.bytesInFlight == 0)
+    }
+
+    @Test func doesNotReadAheadWithoutRoom() throws {
+        var limits = ReplicationLimits()
+        limits.batchBytesMax = 1_000
+        limits.inFlightBytesMax = 1_001
+        var machine = Machine(limits)
+        _ = machine(.start)
+        _ = machine(.probed(.position(.start, .follower)))
+        #expect(machine(.offered(try segment(1...2))) == ["push 1...2"])
+        #expect(machine.progress.wanted?.isReadable == false)
+    }
+
+    @Test func afterAFailedPushItIsAskedAgainAndLateReadsAreDropped() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(.start, .follower)))
+        _ = machine(.offered(try segment(1...2)))
+        #expect(machine(.outsideWindow) == ["read after 2"])
+        #expect(machine(.pushed(.failed("timed out"))) == ["lost", "wait"])
+        #expect(machine.progress.state == .probe && machine.progress.lastError == "timed out")
+        #expect(machine(.read(after: position(2), .segment(try segment(3...4), leaderLSN: 9))) == [])
+        #expect(machine(.timerFired) == ["probe"])
+        // The push had arrived after all.
+        #expect(machine(.probed(.position(position(2), .follower))) == [])
+        #expect(machine(.offered(try segment(3...3))) == ["push 3...3"])
+        #expect(machine(.pushed(.accepted(position(3)))) == ["back"])
+        #expect(machine.progress.lastError == nil)
+    }
+
+    @Test func aRejectionIsFollowedOnceWithoutAProbe() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        _ = machine(.offered(try segment(6...7)))
+        #expect(machine(.pushed(.rejected(position(3)))) == [])
+        #expect(machine.progress.wanted?.after == position(3))
+        _ = machine(.offered(try segment(4...7)))
+        #expect(machine(.pushed(.rejected(position(2)))) == ["lost", "wait"])
+    }
+
+    @Test func anAcceptedPushWithoutProgressIsAFailure() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        _ = machine(.offered(try segment(6...7)))
+        #expect(machine(.pushed(.accepted(position(5)))) == ["lost", "wait"])
+    }
+
+    @Test func anotherReplicatorMayBringItFurther() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        _ = machine(.offered(try segment(6...7)))
+        _ = machine(.outsideWindow)
+        _ = machine(.read(after: position(7), .segment(try segment(8...9), leaderLSN: 9)))
+        // What was read ahead no longer continues it.
+        #expect(machine(.pushed(.accepted(position(8)))) == [])
+        #expect(machine.progress.wanted?.after == position(8) && machine.progress.bytesInFlight == 0)
+    }
+
+    @Test func needsSnapshotIsSaidOnceAndCheckedAgain() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        for round in 0..<3 {
+            _ = machine(.probed(.position(position(5), .follower)))
+            #expect(machine(.outsideWindow) == ["read after 5"])
+            let actions = machine(.read(after: position(5), .cannotContinue("truncated")))
+            #expect(actions == (round == 0 ? ["needs snapshot", "wait"] : ["wait"]))
+            #expect(machine.progress.state == .needsSnapshot("truncated") && !machine.progress.isFed)
+            #expect(machine(.timerFired) == ["probe"])
+        }
+        _ = machine(.probed(.position(position(30), .follower)))
+        #expect(machine.progress.state == .needsSnapshot("truncated"))
+        #expect(machine(.atTail) == ["can be fed again"])
+        #expect(machine.progress.state == .replicate)
+    }
+
+    @Test func aLeaderThatCannotBeReadIsNotTheFollowersFault() {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        _ = machine(.outsideWindow)
+        #expect(machine(.read(after: position(5), .failed("refused"))) == ["wait"])
+        #expect(machine.progress.state == .replicate)
+        #expect(machine.progress.lastError == "reading from the leader: refused")
+        #expect(machine(.timerFired) == [])
+        #expect(machine.progress.wanted?.after == position(5))
+    }
+
+    @Test func aFollowerThatSaysItLeadsIsNotFed() {
+        var machine = Machine()
+        _ = machine(.start)
+        #expect(machine(.probed(.position(position(5), .leader))) == ["lost", "wait"])
+        #expect(machine.progress.wanted == nil)
+    }
+
+    @Test func aCheckUpNoticesALostTailAndIsOvertakenByAPush() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        #expect(machine(.checkUp) == ["probe"])
+        #expect(machine(.checkUp) == [])
+        _ = machine(.probed(.position(position(3), .follower)))
+        #expect(machine.progress.acked == position(3))
+        #expect(machine(.checkUp) == ["probe"])
+        _ = machine(.offered(try segment(4...6)))
+        _ = machine(.pushed(.accepted(position(6))))
+        _ = machine(.probed(.position(position(3), .follower)))
+        #expect(machine.progress.acked == position(6))
+    }
+
+    @Test func waitingTimesDoubleUpToTheirLimitWithJitter() {
+        var random = SplitMix64(seed: 3)
+        var backoff = Backoff(min: .milliseconds(20), max: .seconds(1))
+        var full = Duration.milliseconds(20)
+        for _ in 0..<20 {
+            let wait = backoff.wait(using: &random)
+            #expect(wait >= full / 2 && wait <= full)
+            full = min(full * 2, .seconds(1))
+        }
+        backoff.reset()
+        #expect(backoff.wait(using: &random) <= .milliseconds(20))
+    }
+}

@@ -1,0 +1,310 @@
+import Core
+import Testing
+import Wire
+
+@testable import ReplicatorService
+
+@Suite struct ReplicationSimulationTests {
+    /// Small, so that every bound is met within a few frames.
+    private static var limits: ReplicationLimits {
+        var limits = ReplicationLimits()
+        limits.batchBytesMax = 1_000
+        limits.inFlightBytesMax = 2_000
+        limits.windowBytesMax = 6_000
+        limits.readAheadBytesMax = 2_000
+        return limits
+    }
+
+    /// Loads, kills and revives at random for a virtual second.
+    private static func disturb(_ simulation: ReplicationSimulation, restarts: Bool, rollbacks: Bool) {
+        let end = Duration.seconds(1)
+        func later(_ meanMilliseconds: UInt64, _ run: @escaping () -> Void) {
+            let wait = Duration.microseconds(Int64(simulation.random.next() % (2_000 * meanMilliseconds)))
+            simulation.schedule(after: wait) {
+                guard simulation.now < end else { return }
+                run()
+            }
+        }
+        func write() {
+            for _ in 0...(simulation.random.next() % 5) {
+                simulation.append(batchBytes: simulation.chance(3) ? 3_000 : Int(simulation.random.next() % 120))
+            }
+            later(simulation.chance(50) ? 1 : 60, write)
+        }
+        write()
+        guard restarts else { return }
+        func killLeader() {
+            simulation.crashLeader()
+            let isNewTerm = simulation.chance(30)
+            simulation.schedule(after: .milliseconds(Int64(simulation.random.next() % 300))) {
+                if isNewTerm { simulation.leader.term += 1 }
+                simulation.leader.isUp = true
+                simulation.append(batchBytes: 0)
+            }
+            later(600, killLeader)
+        }
+        func killFollower() {
+            let follower = simulation.followers[Int(simulation.random.next() % UInt64(simulation.followers.count))]
+            follower.isUp = false
+            if rollbacks {
+                follower.applied.removeLast(Int(simulation.random.next() % 8) % (follower.applied.count + 1))
+            }
+            simulation.schedule(after: .milliseconds(Int64(simulation.random.next() % 400))) { follower.isUp = true }
+            later(250, killFollower)
+        }
+        later(600, killLeader)
+        later(250, killFollower)
+    }
+
+    private static func check(_ simulation: ReplicationSimulation, seed: UInt64) {
+        let frameBytes = 3_000 + 32
+        #expect(
+            simulation.outstandingSeen <= ShardReplication.outstandingMax(followers: simulation.followers.count),
+            "seed \(seed)")
+        #expect(simulation.bytesInFlightSeen <= limits.inFlightBytesMax + 2 * frameBytes, "seed \(seed)")
+        #expect(simulation.windowBytesSeen <= limits.windowBytesMax + 2 * frameBytes, "seed \(seed)")
+    }
+
+    @Test(arguments: 0..<4) func everyScheduleConvergesOnceFaultsStop(part: Int) {
+        let base = UInt64.random(in: 0...UInt64.max)
+        print("seed \(base)")
+        for run in 0..<500 {
+            let seed = base &+ UInt64(run)
+            var choice = TestRandom(seed: seed)
+            var faults = ReplicationSimulation.Faults()
+            faults.lossPercent = choice.next() % 3 == 0 ? choice.next() % 20 : 0
+            faults.duplicatePercent = choice.next() % 3 == 0 ? choice.next() % 30 : 0
+            faults.delayMicrosecondsMax = [100, 2_000, 80_000][Int(choice.next() % 3)]
+            faults.restarts = choice.next() % 2 == 0
+            faults.rollbacks = faults.restarts && choice.next() % 2 == 0
+            let simulation = ReplicationSimulation(
+                seed: seed, followers: 1 + Int(choice.next() % 3), limits: Self.limits, faults: faults)
+            simulation.start()
+            Self.disturb(simulation, restarts: faults.restarts, rollbacks: faults.rollbacks)
+            simulation.run(until: .seconds(2))
+            simulation.faults = .init()
+            // The longest that one lost answer can hold things up, and then the way itself.
+            let isConverged = simulation.run(until: .seconds(60)) { simulation.isConverged }
+            #expect(isConverged, "seed \(seed) after \(simulation.leader.last)")
+            Self.check(simulation, seed: seed)
+            if faults.duplicatePercent == 0, !faults.rollbacks {
+                #expect(simulation.followers.allSatisfy { $0.gapCount == 0 }, "seed \(seed)")
+            }
+            guard isConverged else { return }
+        }
+    }
+
+    @Test func aSingleWriteGoesOutWithoutWaiting() {
+        let simulation = ReplicationSimulation(seed: 1, followers: 2, limits: Self.limits, faults: .init())
+        simulation.start()
+        simulation.append(batchBytes: 10)
+        simulation.run(until: .seconds(10))
+        #expect(simulation.isConverged)
+        for _ in 0..<20 {
+            simulation.append(batchBytes: 10)
+            let start = simulation.now
+            simulation.run(until: start + .seconds(5)) { simulation.isConverged }
+            // Three times across the network, of at most 0.2 ms each: answer of the read, push, no timer between.
+            #expect(simulation.now - start < .microseconds(400))
+            simulation.run(until: simulation.now + .milliseconds(1_370))
+        }
+    }
+
+    @Test func theLeaderIsReadOnceForAllFollowersNearItsEnd() {
+        let simulation = ReplicationSimulation(seed: 2, followers: 3, limits: Self.limits, faults: .init())
+        simulation.start()
+        simulation.run(until: .seconds(1))
+        let before = simulation.leader.readCount
+        for _ in 0..<100 {
+            simulation.append(batchBytes: 10)
+            simulation.run(until: simulation.now + .milliseconds(20))
+        }
+        #expect(simulation.isConverged)
+        #expect(simulation.leader.readCount - before <= 102)
+    }
+
+    @Test func readsArePacedAndBatchesGrowUnderLoad() {
+        let simulation = ReplicationSimulation(seed: 3, followers: 2, limits: ReplicationLimits(), faults: .init())
+        simulation.start()
+        simulation.run(until: .seconds(1))
+        let reads = simulation.leader.readCount
+        let pushes = simulation.followers[0].pushCount
+        for _ in 0..<5_000 {
+            simulation.append(batchBytes: 10)
+            simulation.run(until: simulation.now + .microseconds(50))
+        }
+        simulation.run(until: simulation.now + .seconds(1)) { simulation.isConverged }
+        #expect(simulation.isConverged)
+        // 250 ms of load: one read a millisecond at most.
+        #expect(simulation.leader.readCount - reads <= 255)
+        #expect(simulation.followers[0].pushCount - pushes <= 255)
+    }
+
+    @Test func aSilentFollowerDoesNotSlowTheOther() {
+        let simulation = ReplicationSimulation(seed: 4, followers: 2, limits: Self.limits, faults: .init())
+        simulation.start()
+        simulation.run(until: .seconds(1))
+        simulation.followers[0].isSilent = true
+        for _ in 0..<1_000 {
+            simulation.append(batchBytes: 50)
+            let start = simulation.now
+            let isDelivered = simulation.run(until: start + .seconds(1)) {
+                simulation.followers[1].position == simulation.leader.last
+            }
+            #expect(isDelivered && simulation.now - start < .milliseconds(3))
+        }
+        simulation.followers[0].isSilent = false
+        simulation.run(until: simulation.now + .seconds(60)) { simulation.isConverged }
+        #expect(simulation.isConverged)
+    }
+
+    @Test func aTruncatedLogIsReportedOnceAndRecovers() {
+        let simulation = ReplicationSimulation(seed: 5, followers: 2, limits: Self.limits, faults: .init())
+        for _ in 0..<50 { simulation.append(batchBytes: 50) }
+        simulation.leader.firstRetained = 20
+        simulation.followers[1].applied = simulation.leader.frames[..<30].map(\.position)
+        simulation.start()
+        simulation.run(until: .seconds(30))
+        #expect(simulation.followers[1].position == simulation.leader.last)
+        #expect(simulation.followers[0].applied.isEmpty)
+        #expect(simulation.replication.followers[0].state == .needsSnapshot("truncated"))
+        #expect(simulation.replication.status().followers[0].state == .needsSnapshot)
+        #expect(simulation.notices.filter { $0.contains("needsSnapshot") }.count == 1)
+        // The operator restores it from somewhere.
+        simulation.followers[0].applied = simulation.leader.frames[..<25].map(\.position)
+        simulation.append(batchBytes: 10)
+        simulation.run(until: simulation.now + .seconds(10)) { simulation.isConverged }
+        #expect(simulation.isConverged)
+        #expect(simulation.replication.followers[0].state == .replicate)
+        #expect(simulation.notices.filter { $0.contains("canBeFedAgain") }.count == 1)
+    }
+
+    @Test func aFollowerWithAnotherHistoryIsNotFed() {
+        let simulation = ReplicationSimulation(seed: 6, followers: 2, limits: Self.limits, faults: .init())
+        for _ in 0..<10 { simulation.append(batchBytes: 50) }
+        var other = simulation.leader.frames.map(\.position)
+        other[9].version = Version(rawValue: 999_999)
+        simulation.followers[0].applied = other
+        simulation.start()
+        simulation.run(until: .seconds(5))
+        simulation.append(batchBytes: 50)
+        simulation.run(until: .seconds(20))
+        #expect(simulation.followers[0].applied == other)
+        #expect(simulation.replication.followers[0].state == .needsSnapshot("diverged"))
+        #expect(simulation.followers[1].position == simulation.leader.last)
+    }
+
+    @Test func aLeaderThatCameBackWithAnotherHistoryIsFoundOut() {
+        let simulation = ReplicationSimulation(seed: 7, followers: 2, limits: Self.limits, faults: .init())
+        for _ in 0..<10 { simulation.append(batchBytes: 50) }
+        simulation.start()
+        simulation.run(until: .seconds(3))
+        #expect(simulation.isConverged)
+        let before = simulation.leader.frames.map(\.position)
+        simulation.crashLeader()
+        simulation.leader.frames.removeLast(3)
+        simulation.leader.isUp = true
+        for _ in 0..<3 { simulation.append(batchBytes: 51) }
+        // Another version at the same lsn; makes sure that chance did not repeat the old ones.
+        simulation.leader.frames[9].position.version = Version(rawValue: 777_777)
+        simulation.leader.frames[9].bytes = makeFrame(simulation.leader.frames[9].position, batchBytes: 5)
+        simulation.append(batchBytes: 52)
+        simulation.run(until: simulation.now + .seconds(20))
+        for index in 0..<2 {
+            #expect(simulation.followers[index].applied == before)
+            #expect(simulation.replication.followers[index].state == .needsSnapshot("diverged"))
+        }
+    }
+
+    @Test func withNothingToDoAlmostNothingHappens() {
+        let simulation = ReplicationSimulation(seed: 8, followers: 3, limits: ReplicationLimits(), faults: .init())
+        simulation.append(batchBytes: 5)
+        simulation.start()
+        simulation.run(until: .seconds(5))
+        let events = simulation.eventCount
+        simulation.run(until: .seconds(105))
+        #expect(simulation.eventCount - events <= 210)
+    }
+
+    @Test func aDeadLeaderIsAskedAtAModestPaceAndFoundSoonAfterItsReturn() {
+        let simulation = ReplicationSimulation(seed: 9, followers: 2, limits: ReplicationLimits(), faults: .init())
+        simulation.append(batchBytes: 5)
+        simulation.start()
+        simulation.run(until: .seconds(5))
+        simulation.crashLeader()
+        let events = simulation.eventCount
+        simulation.run(until: .seconds(65))
+        #expect(simulation.eventCount - events <= 60 * 2 * 5 + 40)
+        #expect(simulation.replication.feed.error != nil)
+        #expect(simulation.notices.filter { $0.contains("leaderLost") }.count == 1)
+        simulation.leader.isUp = true
+        simulation.append(batchBytes: 5)
+        let start = simulation.now
+        simulation.run(until: start + .seconds(10)) { simulation.isConverged }
+        #expect(simulation.isConverged && simulation.now - start <= .milliseconds(1_100))
+        #expect(simulation.replication.feed.error == nil)
+    }
+
+    @Test func deadFollowersDoNotMakeTheLeaderBeRead() {
+        let simulation = ReplicationSimulation(seed: 10, followers: 2, limits: Self.limits, faults: .init())
+        simulation.start()
+        simulation.run(until: .seconds(2))
+        for follower in simulation.followers { follower.isUp = false }
+        for _ in 0..<1_000 {
+            simulation.append(batchBytes: 100)
+            simulation.run(until: simulation.now + .milliseconds(10))
+        }
+        #expect(simulation.leader.readCount <= 40)
+        #expect(simulation.replication.feed.leaderLSN >= 900)
+        for follower in simulation.followers { follower.isUp = true }
+        simulation.run(until: simulation.now + .seconds(10)) { simulation.isConverged }
+        #expect(simulation.isConverged)
+        Self.check(simulation, seed: 10)
+    }
+
+    @Test func aFollowerFarBehindReadsForItselfWithoutHoldingTheOther() {
+        let simulation = ReplicationSimulation(seed: 11, followers: 2, limits: Self.limits, faults: .init())
+        for _ in 0..<3_000 { simulation.append(batchBytes: 100) }
+        simulation.followers[0].applied = simulation.leader.frames.map(\.position)
+        simulation.start()
+        for _ in 0..<100 {
+            simulation.append(batchBytes: 10)
+            let start = simulation.now
+            simulation.run(until: start + .seconds(1)) { simulation.followers[0].position == simulation.leader.last }
+            #expect(
+                simulation.followers[0].position == simulation.leader.last && simulation.now - start < .milliseconds(5))
+        }
+        simulation.run(until: simulation.now + .seconds(60)) { simulation.isConverged }
+        #expect(simulation.isConverged)
+        #expect(simulation.followers[1].gapCount == 0)
+        Self.check(simulation, seed: 11)
+    }
+
+    @Test func aFollowerThatComesBackWithLessIsFedAgainAlsoWithoutAWrite() {
+        let simulation = ReplicationSimulation(seed: 12, followers: 2, limits: Self.limits, faults: .init())
+        for _ in 0..<30 { simulation.append(batchBytes: 40) }
+        simulation.start()
+        simulation.run(until: .seconds(5))
+        #expect(simulation.isConverged)
+        simulation.followers[0].applied.removeLast(10)
+        simulation.run(until: .seconds(10))
+        #expect(simulation.isConverged)
+    }
+
+    @Test func aDeadFollowerIsReportedAlsoWithoutAWrite() {
+        let simulation = ReplicationSimulation(seed: 13, followers: 2, limits: Self.limits, faults: .init())
+        simulation.append(batchBytes: 40)
+        simulation.start()
+        simulation.run(until: .seconds(5))
+        simulation.followers[0].isUp = false
+        simulation.run(until: .seconds(10))
+        let status = simulation.replication.status()
+        #expect(status.followers[0].state == .probe && status.followers[0].lastError == "refused")
+        #expect(status.followers[1].state == .replicate && status.followers[1].lastError == nil)
+        simulation.followers[0].isUp = true
+        simulation.run(until: .seconds(15))
+        #expect(simulation.replication.status().followers[0].state == .replicate)
+        #expect(simulation.notices.filter { $0.contains("followerLost") }.count == 1)
+        #expect(simulation.notices.filter { $0.contains("followerBack") }.count == 1)
+    }
+}
