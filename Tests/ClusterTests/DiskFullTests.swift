@@ -69,7 +69,7 @@ extension ClusterTests {
             _ = try await cluster.node(0).terminate()
 
             // Room again: everything acknowledged is there, and writes are taken.
-            try #require(mount("tmpfs", cluster.dataDirectory(0), "tmpfs", UInt(MS_REMOUNT.rawValue), "size=96m") == 0)
+            try #require(mount("tmpfs", cluster.dataDirectory(0), "tmpfs", UInt(MS_REMOUNT), "size=96m") == 0)
             try await cluster.startNode(0)
             for (key, value) in acknowledged {
                 let get = try await HTTP.get("/kv/\(key)", from: node)

@@ -1,5 +1,6 @@
 import Core
 import Glibc
+import Sharding
 import Testing
 
 extension ClusterTests {

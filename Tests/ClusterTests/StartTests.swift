@@ -1,4 +1,5 @@
 import Core
+import DistribKVClient
 import FoundationEssentials
 import Glibc
 import NIOHTTP1

@@ -1,5 +1,6 @@
 import Core
 import DistribKVClient
+import NIOCore
 import NIOHTTP1
 import Sharding
 import Testing
