@@ -102,11 +102,6 @@ final class RouterHandler: HTTPHandler {
         }
         let slot = try place.withKey(in: target) { HashSlot(key: $0) }
         let query = try RoutedQuery(place.query, in: target)
-        guard query.hops < Limits.redirectsMax else {
-            throw Problem(
-                .redirectLoop,
-                "The request was redirected \(query.hops) times: nodes disagree about who serves its key; try again.")
-        }
         if query.proxy ?? proxiesByDefault {
             var forwarded = ByteBuffer()
             query.write(place, of: target, hops: query.hops > 0 ? query.hops : nil, into: &forwarded)
@@ -116,11 +111,7 @@ final class RouterHandler: HTTPHandler {
         let table = table
         let node = try isRead ? reader(of: shard) : leader(of: shard)
         redirects.increment()
-        exchange.respond(status: 307, contentLength: 0) { buffer in
-            buffer.writeBytes(table.redirectFields[node])
-            query.write(place, of: target, hops: query.hops + 1, into: &buffer)
-            buffer.writeStaticString("\r\n")
-        }
+        query.redirect(exchange, .temporary, fields: table.redirectFields[node], place, of: target)
         return .answered
     }
 

@@ -41,8 +41,7 @@ final class RoutingTable: Sendable {
     let nodes: [NodeAddress]
     /// At the position of a shard in the topology.
     let shards: [Shard]
-    /// For each node the fields of a redirect to it, up to where the path follows:
-    /// `cache-control: no-store`, CRLF, `location: http://host:port`.
+    /// For each node the fields of a redirect to it, up to where the path follows.
     let redirectFields: [[UInt8]]
 
     var topology: Topology { document.topology }
@@ -62,7 +61,7 @@ final class RoutingTable: Sendable {
                 leader: positions[shard.leader].flatMap { isAlive($0) ? $0 : nil },
                 readers: ready.isEmpty ? alive : ready)
         }
-        self.redirectFields = nodes.map { Array("cache-control: no-store\r\nlocation: http://\($0)".utf8) }
+        self.redirectFields = nodes.map(RoutedQuery.redirectFields)
     }
 
     /// The shards that no live node serves.

@@ -12,8 +12,6 @@ import Wire
 /// Requests for `/kv/{key}` on one event loop.
 final class KeyHandler {
     private static let allowedMethods = "GET, HEAD, PUT, DELETE"
-    /// `proxy` is for routers; a node has the key itself or says who has.
-    private static let allowedParameters = [redirectHopsParameter, "proxy"]
     /// Conditions on writes are refused rather than ignored: a client that sends one relies on it.
     private static func isCondition(_ name: String) -> Bool {
         switch name.utf8.count {
@@ -40,16 +38,15 @@ final class KeyHandler {
     func handle(
         _ request: HTTPRequest, _ target: KeyTarget, _ bytes: UnsafeRawBufferPointer, _ exchange: HTTPExchange
     ) throws(Problem) {
-        var hops = 0
-        if let query = target.query {
-            hops = try Redirect.hops(in: UnsafeRawBufferPointer(rebasing: bytes[query]))
-            try QueryParameters(request.query).allowOnly(KeyHandler.allowedParameters)
-        }
+        let query = try RoutedQuery(target.query, in: bytes)
+        if target.query != nil { try QueryParameters(request.query).allowOnly(RoutedQuery.parameterNames) }
         let problem = try target.withKey(in: bytes) { key -> Problem? in
             let position = node.topology.position(of: HashSlot(key: key))
             guard let replica = node.replicas[position] else {
                 node.metrics.redirects.increment()
-                redirectToOwner(position, isRead: request.method.isRead, target, bytes, hops, exchange)
+                query.redirect(
+                    exchange, .permanent, fields: ownerFields(position, isRead: request.method.isRead), target,
+                    of: bytes)
                 return nil
             }
             switch request.method {
@@ -58,9 +55,8 @@ final class KeyHandler {
             case .PUT, .DELETE:
                 guard replica.role.isLeader else {
                     node.metrics.redirects.increment()
-                    Redirect.respond(
-                        to: exchange, .temporary, origin: node.origins[position][0], target: bytes,
-                        query: target.query, hops: hops)
+                    query.redirect(
+                        exchange, .temporary, fields: node.redirectFields[position][0], target, of: bytes)
                     return nil
                 }
                 return write(key, position, request, exchange)
@@ -73,17 +69,12 @@ final class KeyHandler {
         if let problem { throw problem }
     }
 
-    private func redirectToOwner(
-        _ position: Int, isRead: Bool, _ target: KeyTarget, _ bytes: UnsafeRawBufferPointer, _ hops: Int,
-        _ exchange: HTTPExchange
-    ) {
-        var origin = node.origins[position][0]
-        if isRead {
-            nextReplica &+= 1
-            origin = node.origins[position][nextReplica % node.origins[position].count]
-        }
-        Redirect.respond(
-            to: exchange, .permanent, origin: origin, target: bytes, query: target.query, hops: hops)
+    /// Where a shard that is not here is served: writes at its leader, reads at its replicas in turn.
+    private func ownerFields(_ position: Int, isRead: Bool) -> [UInt8] {
+        let fields = node.redirectFields[position]
+        guard isRead else { return fields[0] }
+        nextReplica &+= 1
+        return fields[nextReplica % fields.count]
     }
 
     // MARK: Reading

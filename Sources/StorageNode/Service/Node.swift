@@ -1,5 +1,6 @@
 import Core
 import Logging
+import ServiceSupport
 import Shard
 import Sharding
 
@@ -10,8 +11,8 @@ final class Node: Sendable {
     let topologyDocument: [UInt8]
     /// By position in `topology.shards`; nil where this node hosts no replica of the shard.
     let replicas: [ShardReplica?]
-    /// `http://host:port` of each shard's replicas, leader first, by position.
-    let origins: [[[UInt8]]]
+    /// The fields of a redirect to each shard's replicas, leader first, by position.
+    let redirectFields: [[[UInt8]]]
     let readers: ReaderPool
     let metrics: NodeMetrics
     let started = ContinuousClock.now
@@ -24,8 +25,8 @@ final class Node: Sendable {
         self.replicas = replicas
         self.readers = readers
         self.metrics = NodeMetrics(topology: configuration.topology, replicas: replicas)
-        self.origins = configuration.topology.shards.map { shard in
-            shard.replicas.map { Array("http://\($0)".utf8) }
+        self.redirectFields = configuration.topology.shards.map { shard in
+            shard.replicas.map(RoutedQuery.redirectFields)
         }
     }
 

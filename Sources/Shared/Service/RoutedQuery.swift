@@ -1,17 +1,20 @@
-import HTTPServer
-import NIOCore
-import ServiceSupport
-import Wire
+public import Core
+public import HTTPServer
+public import NIOCore
+public import Wire
 
-/// What the router reads from the query of a request about a key: how often the request was redirected (`hops`)
-/// and whether to proxy it (`proxy`). Both are the router's; all else is for the node to judge and passed on as it is.
+/// What routing reads from the query of a request about a key: how often the request was redirected (`hops`) and
+/// whether a router is to proxy it (`proxy`). All else is for the node that serves the key, and passed on as it is.
 ///
 /// Works on ranges of the target's bytes, so that a redirect builds no string.
-struct RoutedQuery {
+public struct RoutedQuery {
+    /// The names that are read here.
+    public static let parameterNames = [redirectHopsParameter, "proxy"]
+
     /// 0 where the query does not say.
-    private(set) var hops = 0
+    public private(set) var hops = 0
     /// nil where the query does not say.
-    private(set) var proxy: Bool?
+    public private(set) var proxy: Bool?
     private var namesRouterParameters = false
 
     private static let hopsName = Array(redirectHopsParameter.utf8)
@@ -21,8 +24,9 @@ struct RoutedQuery {
     private static let hopsDigitsMax = 6
 
     /// - Parameter query: the place of the query in `target`; nil for none.
-    /// - Throws: `bad-request` where a value is not what its parameter takes.
-    init(_ query: Range<Int>?, in target: UnsafeRawBufferPointer) throws(Problem) {
+    /// - Throws: `bad-request` where a value is not what its parameter takes, `redirect-loop` where the request was
+    ///   redirected `Limits.redirectsMax` times.
+    public init(_ query: Range<Int>?, in target: UnsafeRawBufferPointer) throws(Problem) {
         guard let query else { return }
         var rest = query
         while let part = RoutedQuery.nextPart(of: &rest, in: target) {
@@ -34,10 +38,40 @@ struct RoutedQuery {
                 namesRouterParameters = true
             }
         }
+        guard hops < Limits.redirectsMax else {
+            throw Problem(
+                .redirectLoop,
+                "The request was redirected \(hops) times: the nodes disagree about who serves its key; "
+                    + "compare their /topology documents.")
+        }
+    }
+
+    /// The fields of a redirect to `node`, up to where path and query follow; to be made once.
+    public static func redirectFields(to node: NodeAddress) -> [UInt8] {
+        Array("cache-control: no-store\r\nlocation: http://\(node)".utf8)
+    }
+
+    /// 307 where leadership or the choice of a replica may change, 308 where the key belongs elsewhere.
+    public enum RedirectStatus: Int, Sendable {
+        case temporary = 307
+        case permanent = 308
+    }
+
+    /// Answers with a redirect that keeps path and query and counts one hop more.
+    /// - Parameter fields: of ``redirectFields(to:)``.
+    public func redirect(
+        _ exchange: HTTPExchange, _ status: RedirectStatus, fields: [UInt8], _ place: KeyTarget,
+        of target: UnsafeRawBufferPointer
+    ) {
+        exchange.respond(status: status.rawValue, contentLength: 0) { buffer in
+            buffer.writeBytes(fields)
+            write(place, of: target, hops: hops + 1, into: &buffer)
+            buffer.writeStaticString("\r\n")
+        }
     }
 
     /// Appends path and query as they go to a node: without `proxy`, and with `hops` only where it is given.
-    func write(
+    public func write(
         _ place: KeyTarget, of target: UnsafeRawBufferPointer, hops: Int?, into buffer: inout ByteBuffer
     ) {
         func copy(_ range: Range<Int>) {
