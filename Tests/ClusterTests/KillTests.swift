@@ -1,20 +1,22 @@
 import Core
 import Glibc
+import NIOHTTP1
 import Sharding
 import Testing
+import Wire
 
 extension ClusterTests {
     /// SIGKILL of every role under load: what was acknowledged is there afterwards, everywhere.
     @Suite struct Kills {
         private enum Victim: CaseIterable {
-            case leader, follower, replicator, router
+            case node, frozenNode, replicator, router
         }
 
         @Test(.timeLimit(.minutes(8)), arguments: ["always", "os"])
         func everyRole(durability: String) async throws {
             let seed = testSeed("everyRole(\(durability))")
             var random = SeededRandom(seed: seed)
-            // Each node leads one shard and follows another, so a kill hits both roles.
+            // Each node leads one shard and follows another, so its death is a leader's and a follower's.
             try await TestCluster.running(.ring(shards: 3, nodes: 3, replicas: 2, durability: durability)) { cluster in
                 let ledger = Ledger()
                 let rounds = testSetting("DISTRIBKV_TEST_ROUNDS", default: 2)
@@ -38,11 +40,11 @@ extension ClusterTests {
             _ victim: Victim, in cluster: TestCluster, using random: inout SeededRandom
         ) async throws {
             switch victim {
-            case .leader:
+            case .node:
                 let node = Int.random(in: 0..<cluster.nodes.count, using: &random)
                 try await cluster.node(node).killHard()
                 try await cluster.startNode(node)
-            case .follower:
+            case .frozenNode:
                 // Stopped first: it dies with requests unread in its sockets.
                 let node = Int.random(in: 0..<cluster.nodes.count, using: &random)
                 try cluster.node(node).signal(SIGSTOP)
@@ -54,6 +56,25 @@ extension ClusterTests {
             case .router:
                 try await cluster.process("router")?.killHard()
                 try await cluster.startRouter()
+            }
+        }
+
+        /// The check that the tests here rely on does find what is missing or other than acknowledged.
+        @Test(.timeLimit(.minutes(3)))
+        func theLedgerNotices() async throws {
+            try await TestCluster.running(.single(), router: false, replicator: false) { cluster in
+                let (ledger, node) = (Ledger(), cluster.nodes[0])
+                let load = Load(cluster: cluster, ledger: ledger, name: "notice", routes: [.direct])
+                try await load.writeMore(100, writers: 2, seed: 1)
+                #expect(try await ledger.discrepancies(at: node, in: cluster).isEmpty)
+                let present = ledger.all.filter { $0.value.acknowledged?.value != nil && $0.value.uncertain == nil }
+                let keys = present.keys.sorted().prefix(3)
+                try #require(keys.count == 3)
+                let same = try #require(present[keys[2]]?.acknowledged?.value)
+                _ = try await HTTP.send(.DELETE, APIPath.key(keys[0].utf8), to: node)
+                _ = try await HTTP.send(.PUT, APIPath.key(keys[1].utf8), to: node, body: [1, 2, 3])
+                _ = try await HTTP.send(.PUT, APIPath.key(keys[2].utf8), to: node, body: same)
+                #expect(try await ledger.discrepancies(at: node, in: cluster).count == 3)
             }
         }
 

@@ -76,6 +76,9 @@ final class ChildProcess: Sendable {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_addopen(&actions, 1, outputPath, O_WRONLY | O_CREAT | O_APPEND, 0o644)
         posix_spawn_file_actions_addopen(&actions, 2, logPath, O_WRONLY | O_CREAT | O_APPEND, 0o644)
+        guard let closeFrom = ChildProcess.addCloseFrom, closeFrom(&actions, 3) == 0 else {
+            throw SpawnFailed(description: "this C library cannot close descriptors in a new process")
+        }
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -98,6 +101,14 @@ final class ChildProcess: Sendable {
             throw SpawnFailed(description: "cannot start \(commandLine[0]): \(String(cString: strerror(failure)))")
         }
         return pid
+    }
+
+    /// `posix_spawn_file_actions_addclosefrom_np` of glibc 2.34, which its headers hide from Swift.
+    ///
+    /// Without it a process inherits the test's own connections, and they stay open as long as it runs.
+    private static let addCloseFrom = dlsym(nil, "posix_spawn_file_actions_addclosefrom_np").map {
+        unsafeBitCast(
+            $0, to: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32).self)
     }
 
     /// nil while it runs.
