@@ -132,7 +132,7 @@ let package = Package(
             "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient", "Core",
             nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
         ]),
-        tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix]),
+        tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -15,12 +15,17 @@ struct ClusterOptions: ParsableArguments {
             discussion: "(default: $DISTRIBKV_ROUTER, else http://127.0.0.1:8080)", valueName: "url"))
     var router: String?
 
-    @Option(help: "Seconds until a request is given up.")
-    var timeout: Double = 10
+    @Option(
+        help: ArgumentHelp(
+            "Seconds until a request is given up.", discussion: "(default: 10; 30 for an import)",
+            valueName: "seconds"))
+    var timeout: Double?
 
     func validate() throws {
-        guard timeout > 0, timeout <= 3_600 else { throw ValidationError("--timeout is more than 0 and at most 3600.") }
+        guard timeout.map({ $0 > 0 && $0 <= 3_600 }) ?? true else { throw ValidationError("--timeout is more than 0 and at most 3600.") }
     }
+
+    func requestTimeout(default seconds: Double) -> TimeAmount { .nanoseconds(Int64((timeout ?? seconds) * 1e9)) }
 
     /// Runs `body` with a client and shuts the client down whatever happens.
     func withClient<Result>(
@@ -28,7 +33,7 @@ struct ClusterOptions: ParsableArguments {
     ) async throws -> Result {
         let text = router ?? getenv(Self.variable).map { String(cString: $0) } ?? Self.standard
         var configuration = KVClientConfiguration()
-        configuration.requestTimeout = .nanoseconds(Int64(timeout * 1e9))
+        configuration.requestTimeout = requestTimeout(default: 10)
         // Somebody is waiting at a prompt: about a second in all.
         configuration.attemptsMax = 6
         configure(&configuration)

@@ -46,7 +46,7 @@ struct ImportCommand: AsyncParsableCommand {
         options.resumeFrom = resumeFrom
         options.skipBad = skipBad
         let (importOptions, source) = (options, try FileSource(path: file))
-        try await cluster.withClient(Self.configure) { client in
+        try await cluster.withClient(configure) { client in
             let start = ContinuousClock.now
             let display = ImportDisplay(total: source.size, start: start)
             let progress = ImportProgress()
@@ -65,9 +65,9 @@ struct ImportCommand: AsyncParsableCommand {
         }
     }
 
-    private static func configure(_ configuration: inout KVClientConfiguration) {
+    private func configure(_ configuration: inout KVClientConfiguration) {
         // A node that restarts must not end the import.
-        configuration.requestTimeout = max(configuration.requestTimeout, .seconds(30))
+        configuration.requestTimeout = cluster.requestTimeout(default: 30)
         configuration.attemptsMax = 40
         configuration.connections.connectionsPerNodeMax = 2
         // What a server takes without making a connection wait.

@@ -18,7 +18,7 @@ struct StatusCommand: AsyncParsableCommand {
     var json = false
 
     func run() async throws {
-        let timeout = TimeAmount.nanoseconds(Int64(min(cluster.timeout, 2) * 1e9))
+        let timeout = min(cluster.requestTimeout(default: 2), .seconds(2))
         let status = try await cluster.withClient { try await ClusterStatus.ask($0, timeout: timeout) }
         if json {
             try await Console.write(ByteBuffer(bytes: try DocumentCoding.encode(status) + [UInt8(ascii: "\n")]))
