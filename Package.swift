@@ -105,9 +105,13 @@ let package = Package(
             ["ReplicatorService", "Configuration", "Observability", "Sharding", "Core", argumentParser, logging]),
 
         // kv
+        library("ImportPipeline", "CLI/Import", ["Core", "DistribKVClient", nioCore, nioPosix]),
         program(
-            "kv", "CLI",
-            ["Core", "Sharding", "Configuration", "Wire", "DistribKVClient", nioCore, nioPosix, argumentParser]),
+            "kv", "CLI/Commands",
+            [
+                "Core", "Sharding", "Wire", "DistribKVClient", "ImportPipeline", nioCore, nioPosix, nioHTTP1,
+                argumentParser,
+            ]),
 
         tests("CoreTests", ["Core"]),
         tests("ShardingTests", ["Sharding", "Core"]),
@@ -118,13 +122,17 @@ let package = Package(
         tests("ServiceSupportTests", ["ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
         tests("LSMTests", ["LSM", "Core", nioCore]),
         tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
-        tests("DistribKVClientTests", ["DistribKVClient", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
+        tests(
+            "DistribKVClientTests",
+            ["DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
+        tests("ImportPipelineTests", ["ImportPipeline", "DistribKVClient", "Core", nioCore, nioPosix]),
+        tests("CommandLineTests", ["kv", "ImportPipeline", "Sharding", "Wire", "Core", argumentParser]),
         tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
         tests("RouterTests", [
-            "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient", "Core", nioCore,
-            nioPosix, nioHTTP1, nioEmbedded, logging,
+            "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient", "Core",
+            nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
         ]),
-        tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix]),
+        tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
     ],
     swiftLanguageModes: [.v6]
 )

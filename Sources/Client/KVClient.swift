@@ -105,14 +105,18 @@ public final class KVClient: Sendable {
     /// The topology, fetched where it is not known yet.
     public func topology() async throws(KVError) -> Topology {
         if let topology = context.topology.current { return topology }
-        return try await refreshTopology()
+        return try await fetchTopology(.any)
     }
 
     /// The topology as a router or node has it now; never an older one than is known already.
     @discardableResult
     public func refreshTopology() async throws(KVError) -> Topology {
+        try await fetchTopology(.current)
+    }
+
+    private func fetchTopology(_ need: TopologyCache.Need) async throws(KVError) -> Topology {
         do {
-            return try await context.topology.refresh(force: true, on: group.any()).get()
+            return try await context.topology.refresh(need, on: group.any()).get()
         } catch {
             throw Self.kvError(error)
         }

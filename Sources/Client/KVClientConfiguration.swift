@@ -24,7 +24,7 @@ public struct KVClientConfiguration: Sendable {
     public var backoffMin = TimeAmount.milliseconds(20)
     public var backoffMax = TimeAmount.seconds(1)
     /// How long one seed or node may take to answer with the topology before the next is asked.
-    public var topologyTimeout = TimeAmount.seconds(1)
+    public var topologyTimeout = TimeAmount.seconds(2)
     /// Refreshes of the topology closer together than this are one.
     public var topologyIntervalMin = TimeAmount.milliseconds(50)
     /// Writes of one ``KVClient/putAll(_:)`` that are under way at once.

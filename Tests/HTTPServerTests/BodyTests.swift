@@ -24,6 +24,19 @@ import Testing
         }
     }
 
+    @Test(arguments: ["", "body", "bodyGET /next HTTP/1.1\r\nHost: a\r\n\r\n"])
+    func aBodyThatIsNotNeededIsNotAskedFor(sentAllTheSame: String) async throws {
+        try await TestServer.run { server in
+            let client = try await server.connect()
+            client.send(get("/first") + expecting.replacing("/a", with: "/bodiless") + sentAllTheSame)
+            let answers = try await client.answersToEnd()
+            await client.close()
+            #expect(answers.map(\.status) == [200, 200])
+            #expect(answers.map(\.text) == ["GET /first", "PUT /bodiless"])
+            #expect(server.seen.all == ["/first", "/bodiless"])
+        }
+    }
+
     @Test func aBodyThatDoesNotWaitIsNotAskedForLate() async throws {
         try await TestServer.run { server in
             let client = try await server.connect()

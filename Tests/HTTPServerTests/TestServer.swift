@@ -106,6 +106,8 @@ final class TestHandler: HTTPHandler {
 
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int { limit(method, target) }
 
+    func needsBody(method: HTTPMethod, target: String) -> Bool { target != "/bodiless" }
+
     func handle(_ request: HTTPRequest, _ exchange: HTTPExchange) {
         guard request.target != "/alive" else { return exchange.respond(TestServer.echo(of: request)) }
         seen.add(request.target)

@@ -102,6 +102,8 @@ final class FakeFollower: Sendable {
         var applied: [LogPosition] = []
         /// Reads requests and never answers.
         var isSilent = false
+        /// Answers everything but pushes.
+        var ignoresPushes = false
         /// Answers 503 to this many pushes.
         var overloads = 0
         var pushCount = 0
@@ -116,7 +118,7 @@ final class FakeFollower: Sendable {
 
     func answer(_ request: TestServer.Request) async -> TestServer.Response? {
         state.withLock { state in
-            guard !state.isSilent else {
+            if state.isSilent || state.ignoresPushes && request.head.method == .POST {
                 if request.head.method == .POST { state.pushCount += 1 }
                 return nil
             }

@@ -18,7 +18,7 @@ import Wire
             progress.handle(event, random: &random).map { action in
                 switch action {
                 case .probe: "probe"
-                case .read(let position): "read after \(position.lsn)"
+                case .read(let position, let isDoubtful): "\(isDoubtful ? "doubtful " : "")read after \(position.lsn)"
                 case .push(let segment): "push \(segment.base.lsn + 1)...\(segment.last.lsn)"
                 case .wait: "wait"
                 case .notice(.followerLost): "lost"
@@ -80,7 +80,8 @@ import Wire
         #expect(machine(.timerFired) == ["probe"])
         // The push had arrived after all.
         #expect(machine(.probed(.position(position(2), .follower))) == [])
-        #expect(machine(.offered(try segment(3...3))) == ["push 3...3"])
+        #expect(machine(.outsideWindow) == ["doubtful read after 2"])
+        #expect(machine(.read(after: position(2), .segment(try segment(3...3), leaderLSN: 9))) == ["push 3...3"])
         #expect(machine(.pushed(.accepted(position(3)))) == ["back"])
         #expect(machine.progress.lastError == nil)
     }

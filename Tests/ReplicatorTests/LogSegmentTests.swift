@@ -150,3 +150,20 @@ private func segment(_ lsns: ClosedRange<UInt64>, batchBytes: Int = 10) throws -
         #expect(window.append(try segment(21...22)))
     }
 }
+
+@Suite struct ReplicationLimitsTests {
+    @Test func sharesKeepTheWholeWithinItsBounds() {
+        let limits = ReplicationLimits()
+        for shards in [1, 2, 3, 10, 64] {
+            for followersPerShard in 1...3 {
+                let followers = shards * followersPerShard
+                let shared = limits.shared(shards: shards, followers: followers)
+                #expect(shared.batchBytesMax >= limits.batchBytesMin && shared.batchBytesMax <= limits.batchBytesMax)
+                #expect(2 * followers * shared.batchBytesMax <= limits.followersBytesMax * 3 / 2)
+                #expect(shards * shared.windowBytesMax <= limits.windowsBytesMax)
+                #expect(shared.windowBytesMax >= 2 * shared.batchBytesMax)
+            }
+        }
+        #expect(limits.shared(shards: 1, followers: 1).batchBytesMax == limits.batchBytesMax)
+    }
+}

@@ -74,7 +74,7 @@ final class ReplicationSimulation {
         let shard = ShardTopology(
             name: "shard-0", index: 0, term: 1, leader: NodeAddress(host: "leader", port: 1),
             followers: (0..<count).map { NodeAddress(host: "follower\($0)", port: 1) }, slots: [])
-        replication = ShardReplication(shard: shard, limits: limits, windowBytesMax: limits.windowBytesMax, seed: seed)
+        replication = ShardReplication(shard: shard, limits: limits, seed: seed)
     }
 
     func start() { handle(.start) }
@@ -157,7 +157,7 @@ final class ReplicationSimulation {
             ask(
                 isUp: { follower.isUp && !follower.isSilent }, { .position(follower.position, .follower) },
                 { .follower(index, .probed($0)) })
-        case .follower(let index, .read(let position)):
+        case .follower(let index, .read(let position, _)):
             read(position, wait: .zero) { .follower(index, .read(after: position, $0)) }
         case .follower(let index, .push(let segment)):
             push(segment, index)

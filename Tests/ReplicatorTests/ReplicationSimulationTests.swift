@@ -1,4 +1,5 @@
 import Core
+import FoundationEssentials
 import Testing
 import Wire
 
@@ -8,12 +9,16 @@ import Wire
     /// Small, so that every bound is met within a few frames.
     private static var limits: ReplicationLimits {
         var limits = ReplicationLimits()
-        limits.batchBytesMax = 1_000
-        limits.inFlightBytesMax = 2_000
-        limits.windowBytesMax = 6_000
-        limits.readAheadBytesMax = 2_000
+        limits.batchBytesMax = 250
+        limits.inFlightBytesMax = 500
+        limits.windowBytesMax = 4_000
+        limits.readAheadBytesMax = 500
         return limits
     }
+
+    /// Schedules to try; more in a long run.
+    private static let runs =
+        ProcessInfo.processInfo.environment["DISTRIBKV_SIMULATION_RUNS"].flatMap(Int.init) ?? 1_000
 
     /// Loads, kills and revives at random for a virtual second.
     private static func disturb(_ simulation: ReplicationSimulation, restarts: Bool, rollbacks: Bool) {
@@ -27,7 +32,7 @@ import Wire
         }
         func write() {
             for _ in 0...(simulation.random.next() % 5) {
-                simulation.append(batchBytes: simulation.chance(3) ? 3_000 : Int(simulation.random.next() % 120))
+                simulation.append(batchBytes: simulation.chance(3) ? 600 : Int(simulation.random.next() % 12))
             }
             later(simulation.chance(50) ? 1 : 60, write)
         }
@@ -57,18 +62,20 @@ import Wire
     }
 
     private static func check(_ simulation: ReplicationSimulation, seed: UInt64) {
-        let frameBytes = 3_000 + 32
+        let frameBytes = 600 + 32
         #expect(
             simulation.outstandingSeen <= ShardReplication.outstandingMax(followers: simulation.followers.count),
             "seed \(seed)")
         #expect(simulation.bytesInFlightSeen <= limits.inFlightBytesMax + 2 * frameBytes, "seed \(seed)")
-        #expect(simulation.windowBytesSeen <= limits.windowBytesMax + 2 * frameBytes, "seed \(seed)")
+        #expect(simulation.windowBytesSeen <= limits.windowBytesMax + 4 * frameBytes, "seed \(seed)")
     }
 
-    @Test(arguments: 0..<4) func everyScheduleConvergesOnceFaultsStop(part: Int) {
+    @Test(arguments: 0..<4) func everyScheduleConvergesOnceFaultsStop(part: Int) async {
         let base = UInt64.random(in: 0...UInt64.max)
         print("seed \(base)")
-        for run in 0..<500 {
+        for run in 0..<Self.runs / 4 {
+            // Other tests share the threads.
+            await Task.yield()
             let seed = base &+ UInt64(run)
             var choice = TestRandom(seed: seed)
             var faults = ReplicationSimulation.Faults()

@@ -181,7 +181,6 @@ import Wire
         var limits = ReplicationLimits()
         limits.batchBytesMax = 64 << 10
         limits.inFlightBytesMax = 128 << 10
-        limits.catchUpBytesMax = 256 << 10
         limits.windowBytesMax = 256 << 10
         leader.append(2_000, batchBytes: 200)
         leader.append(3, batchBytes: 700_000)
@@ -197,6 +196,30 @@ import Wire
         }
         #expect(follower.state.withLock { $0.gapCount } == 0)
         for server in servers { await server.stop() }
+    }
+
+    @Test func followersThatHangDoNotHoldUpOneThatCatchesUp() async throws {
+        let leader = FakeLeader()
+        let hanging = (0..<4).map { _ in FakeFollower() }
+        for follower in hanging { follower.state.withLock { $0.ignoresPushes = true } }
+        let follower = FakeFollower()
+        let leaderServer = try await TestServer.start { await leader.answer($0) }
+        var servers: [TestServer] = []
+        for each in hanging + [follower] { servers.append(try await TestServer.start { await each.answer($0) }) }
+        var limits = ReplicationLimits()
+        limits.batchBytesMin = 10_000
+        limits.followersBytesMax = 100_000
+        limits.pushTimeout = .milliseconds(300)
+        leader.append(1_000, batchBytes: 200)
+        leader.append(5, batchBytes: 100_000)
+        leader.append(1_000, batchBytes: 200)
+        let topology = try Self.topology(leader: leaderServer.port, followers: servers.map(\.port))
+        try await Self.withReplicator(topology, limits: limits) { _, status in
+            try await eventually { follower.applied == leader.history }
+            #expect(try await status().shards[0].followers[..<4].allSatisfy { $0.lsn == 0 })
+        }
+        #expect(hanging.allSatisfy { $0.applied.isEmpty })
+        for server in servers + [leaderServer] { await server.stop() }
     }
 
     @Test func corruptAnswersAndOverloadsAreTriedAgain() async throws {

@@ -148,7 +148,7 @@ struct DeadlinePassed: Error {}
 
 /// Waits until `condition` holds, looking every few milliseconds; throws after a generous deadline.
 func eventually(
-    within limit: Duration = .seconds(20), _ condition: @Sendable () async throws -> Bool
+    within limit: Duration = .seconds(60), _ condition: @Sendable () async throws -> Bool
 ) async throws {
     let deadline = ContinuousClock.now + limit
     while try await !condition() {

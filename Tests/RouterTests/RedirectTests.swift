@@ -105,6 +105,30 @@ import Wire
         }
     }
 
+    @Test func aClientThatAsksFirstIsSparedTheBody() async throws {
+        func put(_ target: String) -> String {
+            "PUT \(target) HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+        }
+        let node = try await FakeNode.start()
+        try await withRouter(try topology([[node.address]])) { client async throws in
+            for target in ["/kv/a", "/kv/a?proxy=false"] {
+                let answer = try await client.raw(put(target))
+                #expect(answer.hasPrefix("HTTP/1.1 307 "), "\(answer)")
+                #expect(answer.contains("location: http://\(node.address)/kv/a?hops=1\r\n"))
+                #expect(answer.contains("connection: close\r\n"))
+            }
+            #expect(try await client.raw(put("/kv/a?proxy=maybe")).hasPrefix("HTTP/1.1 400 "))
+            // One that does not wait loses nothing.
+            #expect(try await client.raw(put("/kv/a") + "value").hasPrefix("HTTP/1.1 307 "))
+            // A proxied write needs the body, and says so.
+            let proxied = try await client.raw(
+                put("/kv/a?proxy=true").replacing("host", with: "connection: close\r\nhost") + "value")
+            #expect(proxied.contains("HTTP/1.1 200 "), "\(proxied)")
+            #expect(node.received.map(\.body) == ["value"])
+        }
+        await node.stop()
+    }
+
     @Test func aLongKeyOfEveryByteKeepsItsLength() async throws {
         let key = (0..<Limits.keyBytesMax).map { UInt8(truncatingIfNeeded: $0) }
         try await withThreeReplicas { client async throws in

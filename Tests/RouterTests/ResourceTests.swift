@@ -88,7 +88,9 @@ import Wire
 
     @Test(arguments: ["/topology", "/status", "/healthz", "/readyz", "/metrics"])
     func resourcesAreForReading(target: String) async throws {
-        try await withRouter(try topology([addresses(1)])) { client async throws in
+        let node = try await FakeNode.start()
+        try await withRouter(try topology([[node.address]])) { client async throws in
+            try await eventually("the router is ready") { try await client.send(.GET, "/readyz").status == 200 }
             let head = try await client.send(.HEAD, target)
             #expect(head.status == 200)
             #expect(head.body.readableBytes == 0)
@@ -99,6 +101,25 @@ import Wire
                 #expect(try problem(response).type == "method-not-allowed")
             }
         }
+        await node.stop()
+    }
+
+    @Test func aRouterIsReadyOnceEachShardHasAnswered() async throws {
+        let (node, dead) = (try await FakeNode.start(), try DeafPort())
+        try await withRouter(try topology([[node.address], [dead.address, node.address]])) { client async throws in
+            try await eventually("one replica of each will do") { try await client.send(.GET, "/readyz").status == 200 }
+        }
+        try await withRouter(try topology([[node.address], [dead.address]])) { client async throws in
+            try await eventually("the node has answered") {
+                try await client.status().nodes.contains { $0.lastAnswerSecondsAgo != nil }
+            }
+            let response = try await client.send(.GET, "/readyz")
+            #expect(response.status == 503)
+            #expect(try problem(response).detail.contains("shard-1"))
+            // Requests are not held back by that: what is not known dead may live.
+            #expect(try await client.send(.GET, "/kv/a").status == 307)
+        }
+        await node.stop()
     }
 
     @Test func metricsCountWhatHappened() async throws {

@@ -29,7 +29,6 @@ import Testing
         let table = try table()
         #expect(table.shards[0] == .init(leader: 0, readers: [0, 1, 2]))
         #expect(table.shards[1] == .init(leader: 1, readers: [1, 2]))
-        #expect(table.shardsWithoutReplica.isEmpty)
     }
 
     @Test func deadNodesServeNothing() throws {
@@ -48,7 +47,9 @@ import Testing
         #expect(table.shards[1] == .init(leader: nil, readers: [2]))
     }
 
-    @Test func namesShardsThatNobodyServes() throws {
-        #expect(try table(dead: [1, 2]).shardsWithoutReplica == ["shard-1"])
+    @Test func whatNobodyHasSeenAnswerIsNotProven() throws {
+        #expect(try table().unprovenShards == ["shard-0", "shard-1"])
+        #expect(try table(dead: [0], notReady: [1]).unprovenShards == [])
+        #expect(try table(dead: [1, 2], notReady: [0]).unprovenShards == ["shard-1"])
     }
 }

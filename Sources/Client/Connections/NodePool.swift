@@ -140,7 +140,8 @@ extension NodePool {
     private func connectFailed(_ cause: any Error) {
         // Another connection, or the attempt at one, still serves those who wait.
         if connections.isEmpty && connecting == 0 {
-            failWaiters(KVError(.unavailable, "cannot connect to \(address)", cause: cause))
+            let reason = ConnectFailure.describe(cause)
+            failWaiters(KVError(.unavailable, "cannot connect to \(address): \(reason)"))
         }
         reportIfEmpty()
     }

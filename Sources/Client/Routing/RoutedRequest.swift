@@ -49,7 +49,7 @@ final class RoutedRequest {
     ) -> EventLoopFuture<NodeResponse> {
         eventLoop.assertInEventLoop()
         let routed = RoutedRequest(request, slot: slot, deadline: deadline, context: context, eventLoop: eventLoop)
-        if let topology = context.topology.current { routed.send(topology) } else { routed.refreshAndSend() }
+        if let topology = context.topology.current { routed.send(topology) } else { routed.refreshAndSend(.any) }
         return routed.promise.futureResult
     }
 
@@ -105,14 +105,18 @@ final class RoutedRequest {
             send(request, to: redirect.address, epoch: epoch)
         case .retry(let wait, let refreshing):
             eventLoop.assumeIsolated().scheduleTask(in: wait) { [self] in
-                if !refreshing, let topology = context.topology.current { send(topology) } else { refreshAndSend() }
+                if !refreshing, let topology = context.topology.current {
+                    send(topology)
+                } else {
+                    refreshAndSend(.newer)
+                }
             }
         case .fail(let error): promise.fail(error)
         }
     }
 
-    private func refreshAndSend() {
-        context.topology.refresh(on: eventLoop).assumeIsolated().whenComplete { [self] result in
+    private func refreshAndSend(_ need: TopologyCache.Need) {
+        context.topology.refresh(need, on: eventLoop).assumeIsolated().whenComplete { [self] result in
             switch result {
             case .success(let topology): send(topology)
             case .failure(let error):

@@ -9,6 +9,14 @@ import Wire
 ///
 /// Invariant: the epoch never goes back.
 final class TopologyCache: Sendable {
+    enum Need {
+        /// There was none when the caller looked; by now there may be one.
+        case any
+        /// Fetched at most `intervalMin` ago.
+        case newer
+        case current
+    }
+
     private struct State {
         var topology: Topology?
         var refresh: EventLoopFuture<Topology>?
@@ -41,9 +49,9 @@ final class TopologyCache: Sendable {
     /// - Parameters:
     ///   - hint: who is asked first, as it is known to have a new one.
     ///   - epoch: the least epoch wanted; an older document is taken only where nobody has a newer one.
-    ///   - force: also right after the last refresh.
+    ///   - need: whether what is known, or was fetched just now, is good enough.
     func refresh(
-        hint: NodeAddress? = nil, epoch: UInt64 = 0, force: Bool = false, on eventLoop: any EventLoop
+        hint: NodeAddress? = nil, epoch: UInt64 = 0, _ need: Need = .newer, on eventLoop: any EventLoop
     ) -> EventLoopFuture<Topology> {
         enum Step {
             case join(EventLoopFuture<Topology>)
@@ -52,8 +60,12 @@ final class TopologyCache: Sendable {
         }
         let step = state.withLock { state -> Step in
             if let refresh = state.refresh { return .join(refresh) }
-            if !force, let topology = state.topology, let last = state.refreshedAt, .now() < last + intervalMin {
-                return .known(topology)
+            if let topology = state.topology, let last = state.refreshedAt {
+                switch need {
+                case .any: return .known(topology)
+                case .newer: if .now() < last + intervalMin { return .known(topology) }
+                case .current: break
+                }
             }
             let promise = eventLoop.makePromise(of: Topology.self)
             state.refresh = promise.futureResult

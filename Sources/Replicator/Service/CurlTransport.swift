@@ -11,11 +11,11 @@ final class CurlTransport: ReplicationTransport {
 
     private let client: CurlClient
     private let limits: ReplicationLimits
-    private let catchUpBudget: ByteBudget
-    /// For answers with a frame above `answerBytesMax`: one at a time for all feeds, so that no slow follower holds
-    /// them up, and one for all catch-up reads.
-    private let largeTailBudget = ByteBudget(capacity: 1)
-    private let largeCatchUpBudget = ByteBudget(capacity: 1)
+    /// Answers above `answerBytesMax` come one at a time: for the feeds, which no follower may hold up, for followers
+    /// behind the window, and for those of them that did not take what they were sent last.
+    private let largeTail = Turnstile()
+    private let largeCatchUp = Turnstile()
+    private let largeDoubtful = Turnstile()
     private let metrics: ReplicatorMetrics
     /// Told of the epoch in every answer.
     private let onEpoch: @Sendable (UInt64, NodeAddress) -> Void
@@ -26,7 +26,6 @@ final class CurlTransport: ReplicationTransport {
     ) {
         self.client = client
         self.limits = limits
-        self.catchUpBudget = ByteBudget(capacity: limits.catchUpBytesMax)
         self.metrics = metrics
         self.onEpoch = onEpoch
     }
@@ -44,29 +43,34 @@ final class CurlTransport: ReplicationTransport {
         }
     }
 
-    func tail(of leader: NodeAddress, shard: String, after position: LogPosition) async -> ReadOutcome {
+    func tail(
+        of leader: NodeAddress, shard: String, after position: LogPosition, limits: ReplicationLimits
+    ) async -> ReadOutcome {
+        let wait = limits.longPollWait
         do {
             do {
-                return try await read(leader, shard, position, wait: limits.longPollWait, limits.answerBytesMax, nil)
+                return try await read(leader, shard, position, wait, limits.batchBytesMax, limits.answerBytesMax, nil)
             } catch let error as CurlError where error.code == .bodyTooLarge {
                 // Held while the bytes are on their way; in the window they count as the window's.
-                let lease = try await largeTailBudget.take(1)
-                defer { withExtendedLifetime(lease) {} }
-                return try await read(leader, shard, position, wait: limits.longPollWait, frameBytesMax, nil)
+                let turn = try await largeTail.pass()
+                defer { withExtendedLifetime(turn) {} }
+                return try await read(leader, shard, position, wait, limits.batchBytesMax, frameBytesMax, nil)
             }
         } catch {
             return .failed("\(error)")
         }
     }
 
-    func catchUp(from leader: NodeAddress, shard: String, after position: LogPosition) async -> ReadOutcome {
+    func catchUp(
+        from leader: NodeAddress, shard: String, after position: LogPosition, isDoubtful: Bool,
+        limits: ReplicationLimits
+    ) async -> ReadOutcome {
         do {
             do {
-                let lease = try await catchUpBudget.take(limits.batchBytesMax)
-                return try await read(leader, shard, position, wait: .zero, limits.answerBytesMax, lease)
+                return try await read(leader, shard, position, .zero, limits.batchBytesMax, limits.answerBytesMax, nil)
             } catch let error as CurlError where error.code == .bodyTooLarge {
-                let lease = try await largeCatchUpBudget.take(1)
-                return try await read(leader, shard, position, wait: .zero, frameBytesMax, lease)
+                let turn = try await (isDoubtful ? largeDoubtful : largeCatchUp).pass()
+                return try await read(leader, shard, position, .zero, limits.batchBytesMax, frameBytesMax, turn)
             }
         } catch {
             return .failed("\(error)")
@@ -120,13 +124,13 @@ final class CurlTransport: ReplicationTransport {
     private var frameBytesMax: Int { LogFrame.headerBytes + LogFrame.batchBytesMax }
 
     private func read(
-        _ leader: NodeAddress, _ shard: String, _ position: LogPosition, wait: Duration, _ bytesMax: Int,
-        _ lease: ByteLease?
+        _ leader: NodeAddress, _ shard: String, _ position: LogPosition, _ wait: Duration, _ askedBytesMax: Int,
+        _ answerBytesMax: Int, _ turn: Turn?
     ) async throws -> ReadOutcome {
         let path =
             "\(APIPath.wal(shard: shard))?term=\(position.term)&lsn=\(position.lsn)&version=\(position.version.hexDigits)"
-            + "&wait=\(wait.wholeMilliseconds)&max_bytes=\(limits.batchBytesMax)"
-        let response = try await get(leader, path, bytesMax: bytesMax, timeout: wait + limits.answerTimeout)
+            + "&wait=\(wait.wholeMilliseconds)&max_bytes=\(askedBytesMax)"
+        let response = try await get(leader, path, bytesMax: answerBytesMax, timeout: wait + limits.answerTimeout)
         switch response.status {
         case 200, 204:
             guard let leaderLSN = response.header(KVHeader.lsn).flatMap(UInt64.init) else {
@@ -137,7 +141,7 @@ final class CurlTransport: ReplicationTransport {
                 return .failed("its answer has no \(KVHeader.term) field")
             }
             metrics.fetched(bytes: response.body.readableBytes)
-            let segment = try LogSegment(verifying: response.body, after: position, leaderTerm: term, lease: lease)
+            let segment = try LogSegment(verifying: response.body, after: position, leaderTerm: term, turn: turn)
             return .segment(segment, leaderLSN: leaderLSN)
         case 409, 410:
             let problem = ProblemReading(response.body)

@@ -35,8 +35,8 @@ struct FollowerProgress {
 
     enum Action: Sendable {
         case probe
-        /// Answers at once, with or without batches.
-        case read(after: LogPosition)
+        /// Answers at once, with or without batches. Doubtful: it did not take what it was sent last.
+        case read(after: LogPosition, isDoubtful: Bool)
         case push(LogSegment)
         case wait(Duration)
         case notice(Notice)
@@ -108,7 +108,7 @@ struct FollowerProgress {
         case .outsideWindow:
             precondition(!isReading, "one read at a time")
             isReading = true
-            return [.read(after: pushing?.last ?? acked)]
+            return [.read(after: pushing?.last ?? acked, isDoubtful: isLost)]
         case .read(let position, let outcome):
             isReading = false
             return read(after: position, outcome, &random)

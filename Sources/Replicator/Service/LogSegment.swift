@@ -15,26 +15,26 @@ struct LogSegment: Sendable {
     let bytes: ByteBuffer
     /// The position of each frame, and where it ends, in bytes after the start of `bytes`.
     private let frames: [Frame]
-    /// Memory that this segment holds of a shared budget, given back with its last copy.
-    private let lease: ByteLease?
+    /// Held while there is a copy of a segment that only one may have at a time, for its size.
+    private let turn: Turn?
 
     private struct Frame: Sendable {
         let position: LogPosition
         let end: Int
     }
 
-    private init(base: LogPosition, leaderTerm: UInt64, bytes: ByteBuffer, frames: [Frame], lease: ByteLease?) {
+    private init(base: LogPosition, leaderTerm: UInt64, bytes: ByteBuffer, frames: [Frame], turn: Turn?) {
         self.base = base
         self.leaderTerm = leaderTerm
         self.bytes = bytes
         self.frames = frames
-        self.lease = lease
+        self.turn = turn
     }
 
     /// Verifies the answer of a leader to a read after `base`.
     ///
     /// Throws `KVError(.corrupted)` where a checksum, the continuity, a term or the end of the bytes is wrong.
-    init(verifying bytes: ByteBuffer, after base: LogPosition, leaderTerm: UInt64, lease: ByteLease? = nil) throws {
+    init(verifying bytes: ByteBuffer, after base: LogPosition, leaderTerm: UInt64, turn: Turn? = nil) throws {
         var rest = bytes
         var frames: [Frame] = []
         var previous = base
@@ -55,7 +55,7 @@ struct LogSegment: Sendable {
         guard rest.readableBytes == 0, !frames.isEmpty else {
             throw KVError(.corrupted, "the leader's answer ends within a frame, after lsn \(previous.lsn)")
         }
-        self.init(base: base, leaderTerm: leaderTerm, bytes: bytes, frames: frames, lease: lease)
+        self.init(base: base, leaderTerm: leaderTerm, bytes: bytes, frames: frames, turn: turn)
     }
 
     var last: LogPosition { frames.isEmpty ? base : frames[frames.count - 1].position }
@@ -81,7 +81,7 @@ struct LogSegment: Sendable {
         guard let slice = bytes.getSlice(at: bytes.readerIndex + start, length: byteCount - start) else { return nil }
         return LogSegment(
             base: position, leaderTerm: leaderTerm, bytes: slice,
-            frames: frames[(index + 1)...].map { Frame(position: $0.position, end: $0.end - start) }, lease: lease)
+            frames: frames[(index + 1)...].map { Frame(position: $0.position, end: $0.end - start) }, turn: turn)
     }
 
     /// One segment of several that continue each other; at least one.
@@ -99,7 +99,7 @@ struct LogSegment: Sendable {
         }
         return LogSegment(
             base: segments[0].base, leaderTerm: segments.map(\.leaderTerm).max() ?? 0, bytes: bytes, frames: frames,
-            lease: nil)
+            turn: nil)
     }
 
     /// lsns are consecutive, so the index is a subtraction.

@@ -58,17 +58,20 @@ final class ReplicationEngine: Sendable {
     /// Stops the runners that no longer fit and returns the new ones. An old one may still be ending when its
     /// successor begins: for a follower that is the same as two replicators.
     private func apply(_ topology: Topology) -> [ShardRunner] {
-        let windowBytesMax = limits.windowBytes(shards: topology.shards.count)
+        let limits = limits.shared(
+            shards: topology.shards.count, followers: topology.shards.reduce(0) { $0 + $1.followers.count })
         let (stopped, started) = runners.withLock { runners -> ([ShardRunner], [ShardRunner]) in
             var next: [String: ShardRunner] = [:]
             var started: [ShardRunner] = []
             for shard in topology.shards {
-                if let runner = runners[shard.name], runner.shard.hasSameReplicas(as: shard) {
+                if let runner = runners[shard.name], runner.limits == limits,
+                    runner.shard.hasSameReplicas(as: shard)
+                {
                     next[shard.name] = runners.removeValue(forKey: shard.name)
                 } else {
                     let runner = ShardRunner(
-                        shard: shard, limits: limits, windowBytesMax: windowBytesMax, transport: transport,
-                        logger: logger, seed: .random(in: 0...UInt64.max))
+                        shard: shard, limits: limits, transport: transport, logger: logger,
+                        seed: .random(in: 0...UInt64.max))
                     next[shard.name] = runner
                     started.append(runner)
                 }

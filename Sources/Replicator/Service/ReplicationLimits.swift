@@ -4,15 +4,14 @@ public struct ReplicationLimits: Sendable, Hashable {
     public var batchBytesMax = 1 << 20
     /// Read from a leader for one follower and not yet confirmed by it; a single larger frame still passes.
     public var inFlightBytesMax = 4 << 20
-    /// An answer larger than this, which only a single large frame can be, is given up and asked for again when no
-    /// other such answer is held: one at a time for the feeds, one for the followers that are behind.
-    public var answerBytesMax: Int { 2 * batchBytesMax }
+    /// The same for all followers together: each has its share, so that none has to wait for another.
+    public var followersBytesMax = 16 << 20
     /// Recent frames kept for one shard.
     public var windowBytesMax = 8 << 20
-    /// Recent frames kept for all shards together; each has its share.
+    /// The same for all shards together: each has its share.
     public var windowsBytesMax = 24 << 20
-    /// Bytes that followers behind the window hold at once, over all shards.
-    public var catchUpBytesMax = 16 << 20
+    /// No share makes a batch smaller than this.
+    public var batchBytesMin = 64 << 10
     /// A feed does not read on while its fastest follower has this much of the window before it.
     public var readAheadBytesMax = 2 << 20
     /// A feed starts no two reads closer than this, so that a leader under load is asked for many batches at once.
@@ -33,6 +32,17 @@ public struct ReplicationLimits: Sendable, Hashable {
 
     public init() {}
 
-    /// The window of one of `shards` shards.
-    func windowBytes(shards: Int) -> Int { min(windowBytesMax, windowsBytesMax / max(shards, 1)) }
+    /// An answer larger than this, which only a single large frame can be, is given up and asked for again in turn:
+    /// one at a time for the feeds, one for the followers that are behind.
+    var answerBytesMax: Int { 2 * batchBytesMax }
+
+    /// The limits of each where there are so many: a follower holds one batch being pushed and one read ahead.
+    func shared(shards: Int, followers: Int) -> ReplicationLimits {
+        var limits = self
+        let share = max(batchBytesMin, followersBytesMax / (2 * max(followers, 1)))
+        limits.batchBytesMax = min(batchBytesMax, share)
+        limits.windowBytesMax = max(2 * limits.batchBytesMax, min(windowBytesMax, windowsBytesMax / max(shards, 1)))
+        limits.readAheadBytesMax = min(readAheadBytesMax, limits.windowBytesMax / 2)
+        return limits
+    }
 }

@@ -27,7 +27,6 @@ struct ShardFeed {
     }
 
     private let limits: ReplicationLimits
-    private let windowBytesMax: Int
     /// Nil until a position is known that the leader can continue.
     private(set) var window: LogWindow?
     /// The last lsn the leader reported.
@@ -43,9 +42,8 @@ struct ShardFeed {
     private var lastRead: Duration?
     private var lastAnswer: Duration?
 
-    init(limits: ReplicationLimits, windowBytesMax: Int) {
+    init(limits: ReplicationLimits) {
         self.limits = limits
-        self.windowBytesMax = windowBytesMax
         self.backoff = Backoff(min: limits.backoffMin, max: limits.backoffMax)
     }
 
@@ -71,7 +69,7 @@ struct ShardFeed {
             case .segment(let segment, let leaderLSN):
                 observe(leaderLSN: max(leaderLSN, segment.last.lsn))
                 // What does not continue the window was asked for before the window began anew.
-                if window?.append(segment) == true { window?.trim(to: windowBytesMax, keepsNewest: true) }
+                if window?.append(segment) == true { window?.trim(to: limits.windowBytesMax, keepsNewest: true) }
                 return (nil, answered(now))
             case .nothingNew(let leaderLSN):
                 observe(leaderLSN: leaderLSN)
@@ -128,7 +126,7 @@ struct ShardFeed {
     }
 
     /// Drops even the newest frames where they are too large to keep and nobody waits for them.
-    mutating func releaseUnwanted() { window?.trim(to: windowBytesMax, keepsNewest: false) }
+    mutating func releaseUnwanted() { window?.trim(to: limits.windowBytesMax, keepsNewest: false) }
 
     private mutating func answered(_ now: Duration) -> Notice? {
         lastAnswer = now

@@ -25,9 +25,9 @@ struct ShardReplication {
     private(set) var followers: [FollowerProgress]
     private var random: SplitMix64
 
-    init(shard: ShardTopology, limits: ReplicationLimits, windowBytesMax: Int, seed: UInt64) {
+    init(shard: ShardTopology, limits: ReplicationLimits, seed: UInt64) {
         self.shard = shard
-        self.feed = ShardFeed(limits: limits, windowBytesMax: windowBytesMax)
+        self.feed = ShardFeed(limits: limits)
         self.followers = shard.followers.map { _ in FollowerProgress(limits: limits) }
         self.random = SplitMix64(seed: seed)
     }

@@ -7,6 +7,7 @@ import Wire
 /// Runs the replication of one shard: takes events, lets ``ShardReplication`` decide, does what it says.
 final class ShardRunner: Sendable {
     let shard: ShardTopology
+    let limits: ReplicationLimits
     private let transport: any ReplicationTransport
     private let logger: Logger
     private let replication: Mutex<ShardReplication>
@@ -15,16 +16,17 @@ final class ShardRunner: Sendable {
     private let start = ContinuousClock.now
 
     init(
-        shard: ShardTopology, limits: ReplicationLimits, windowBytesMax: Int, transport: any ReplicationTransport,
+        shard: ShardTopology, limits: ReplicationLimits, transport: any ReplicationTransport,
         logger: Logger, seed: UInt64
     ) {
         self.shard = shard
+        self.limits = limits
         self.transport = transport
         var logger = logger
         logger[metadataKey: "shard"] = "\(shard.name)"
         self.logger = logger
         self.replication = Mutex(
-            ShardReplication(shard: shard, limits: limits, windowBytesMax: windowBytesMax, seed: seed))
+            ShardReplication(shard: shard, limits: limits, seed: seed))
         // Every event answers an action, and those are bounded; one more for the start.
         let bound = ShardReplication.outstandingMax(followers: shard.followers.count) + 1
         (events, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(bound))
@@ -63,7 +65,8 @@ final class ShardRunner: Sendable {
     private func perform(_ action: ShardFeed.Action) async -> ShardFeed.Event {
         switch action {
         case .read(let position):
-            return .read(after: position, await transport.tail(of: shard.leader, shard: shard.name, after: position))
+            let outcome = await transport.tail(of: shard.leader, shard: shard.name, after: position, limits: limits)
+            return .read(after: position, outcome)
         case .askPosition:
             return .position(await transport.position(of: shard.leader, shard: shard.name))
         case .wait(let duration, let timer):
@@ -77,9 +80,10 @@ final class ShardRunner: Sendable {
         switch action {
         case .probe:
             return .probed(await transport.position(of: follower, shard: shard.name))
-        case .read(let position):
-            return .read(
-                after: position, await transport.catchUp(from: shard.leader, shard: shard.name, after: position))
+        case .read(let position, let isDoubtful):
+            let outcome = await transport.catchUp(
+                from: shard.leader, shard: shard.name, after: position, isDoubtful: isDoubtful, limits: limits)
+            return .read(after: position, outcome)
         case .push(let segment):
             return .pushed(await transport.push(segment, to: follower, shard: shard.name))
         case .wait(let duration):

@@ -26,6 +26,8 @@ struct NodeHealth: Sendable, Equatable {
     private(set) var lastError: String?
 
     var isAlive: Bool { condition != .dead }
+    /// Alive, and not only taken to be.
+    var hasAnswered: Bool { condition == .ready || condition == .notReady }
     var isPreferredForReads: Bool { condition == .ready || condition == .unknown }
 
     /// The node answered a look at `/readyz`.

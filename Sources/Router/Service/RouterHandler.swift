@@ -55,6 +55,18 @@ final class RouterHandler: HTTPHandler {
         method == .PUT || method == .POST ? valueBytesMax : RouterHandler.ignoredBodyBytesMax
     }
 
+    /// A redirect sends the body elsewhere: a client that asks first is spared sending it here as well.
+    func needsBody(method: HTTPMethod, target: String) -> Bool {
+        HTTPRequest(method: method, target: target).withTargetBytes { bytes in
+            guard let place = KeyTarget(bytes) else { return false }
+            do throws(Problem) {
+                return try RoutedQuery(place.query, in: bytes).proxy ?? proxiesByDefault
+            } catch {
+                return false  // It is answered 400, whatever the body.
+            }
+        }
+    }
+
     func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(table.document.epochField) }
 
     func response(to rejection: HTTPRejection) -> HTTPResponse { HTTPResponse(problem: Problem(rejection)) }

@@ -55,10 +55,10 @@ final class RouterResources: Sendable {
         if isStopping.load(ordering: .relaxed) {
             return HTTPResponse(problem: Problem(.unavailable, "This router is shutting down."))
         }
-        let unserved = table.shardsWithoutReplica
-        guard unserved.isEmpty else {
+        let unproven = table.unprovenShards
+        guard unproven.isEmpty else {
             return HTTPResponse(
-                problem: Problem(.unavailable, "No replica answers of: \(unserved.joined(separator: ", "))."))
+                problem: Problem(.unavailable, "No replica answers of: \(unproven.joined(separator: ", "))."))
         }
         return HTTPResponse(text: "ready")
     }

@@ -43,6 +43,9 @@ final class RoutingTable: Sendable {
     let shards: [Shard]
     /// For each node the fields of a redirect to it, up to where the path follows.
     let redirectFields: [[UInt8]]
+    /// Names of the shards without a replica that has answered and is alive. Stricter than what requests go by, so
+    /// that a router which has just started does not call itself ready on trust.
+    let unprovenShards: [String]
 
     var topology: Topology { document.topology }
 
@@ -61,11 +64,8 @@ final class RoutingTable: Sendable {
                 leader: positions[shard.leader].flatMap { isAlive($0) ? $0 : nil },
                 readers: ready.isEmpty ? alive : ready)
         }
+        self.unprovenShards = document.topology.shards
+            .filter { shard in !shard.replicas.contains { health[$0]?.hasAnswered ?? false } }.map(\.name)
         self.redirectFields = nodes.map(RoutedQuery.redirectFields)
-    }
-
-    /// The shards that no live node serves.
-    var shardsWithoutReplica: [String] {
-        zip(topology.shards, shards).compactMap { $1.readers.isEmpty ? $0.name : nil }
     }
 }

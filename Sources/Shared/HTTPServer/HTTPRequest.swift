@@ -61,6 +61,11 @@ public protocol HTTPHandler: AnyObject {
     /// The largest body, in bytes, that is read for this request; asked once the head has arrived.
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int
 
+    /// Whether the answer depends on the body; asked only where the peer waits to hear whether it is wanted
+    /// (`Expect: 100-continue`). Where it does not, ``handle(_:_:)`` is called at once, with an empty body, and the
+    /// connection is closed behind the answer, because the peer may send the body all the same.
+    func needsBody(method: HTTPMethod, target: String) -> Bool
+
     /// Answers `request` through `exchange`, now or later, exactly once.
     func handle(_ request: HTTPRequest, _ exchange: HTTPExchange)
 
@@ -69,4 +74,8 @@ public protocol HTTPHandler: AnyObject {
 
     /// Appends header fields, each with its CRLF, that every answer carries.
     func writeCommonFields(into buffer: inout ByteBuffer)
+}
+
+extension HTTPHandler {
+    public func needsBody(method: HTTPMethod, target: String) -> Bool { true }
 }

@@ -1,0 +1,50 @@
+import ArgumentParser
+import Core
+import DistribKVClient
+import Glibc
+import NIOCore
+
+/// How a command finds the cluster.
+struct ClusterOptions: ParsableArguments {
+    private static let variable = "DISTRIBKV_ROUTER"
+    private static let standard = "http://127.0.0.1:8080"
+
+    @Option(
+        help: ArgumentHelp(
+            "A router or node, or several: http://host:port or host:port, comma-separated.",
+            discussion: "(default: $DISTRIBKV_ROUTER, else http://127.0.0.1:8080)", valueName: "url"))
+    var router: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Seconds until a request is given up.", discussion: "(default: 10; 30 for an import)",
+            valueName: "seconds"))
+    var timeout: Double?
+
+    func validate() throws {
+        guard timeout.map({ $0 > 0 && $0 <= 3_600 }) ?? true else { throw ValidationError("--timeout is more than 0 and at most 3600.") }
+    }
+
+    func requestTimeout(default seconds: Double) -> TimeAmount { .nanoseconds(Int64((timeout ?? seconds) * 1e9)) }
+
+    /// Runs `body` with a client and shuts the client down whatever happens.
+    func withClient<Result>(
+        _ configure: (inout KVClientConfiguration) -> Void = { _ in }, _ body: (KVClient) async throws -> Result
+    ) async throws -> Result {
+        let text = router ?? getenv(Self.variable).map { String(cString: $0) } ?? Self.standard
+        var configuration = KVClientConfiguration()
+        configuration.requestTimeout = requestTimeout(default: 10)
+        // Somebody is waiting at a prompt: about a second in all.
+        configuration.attemptsMax = 6
+        configure(&configuration)
+        let client = KVClient(seeds: try SeedList.parse(text), configuration: configuration)
+        do {
+            let result = try await body(client)
+            await client.shutdown()
+            return result
+        } catch {
+            await client.shutdown()
+            throw error
+        }
+    }
+}

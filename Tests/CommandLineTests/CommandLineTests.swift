@@ -1,0 +1,86 @@
+import ArgumentParser
+import Core
+import ImportPipeline
+import Testing
+
+@testable import kv
+
+@Suite struct CommandLineTests {
+    @Test func goodCommandLines() throws {
+        let put = try #require(try KV.parseAsRoot(["put", "k", "v", "--router", "http://a:1"]) as? PutCommand)
+        #expect((put.key, put.value, put.cluster.router) == ("k", "v", "http://a:1"))
+        let dashed = try #require(try KV.parseAsRoot(["put", "--", "-k", "-"]) as? PutCommand)
+        #expect((dashed.key, dashed.value) == ("-k", "-"))
+        let file = try #require(try KV.parseAsRoot(["put", "k", "--file", "f"]) as? PutCommand)
+        #expect(file.file == "f")
+        #expect(try KV.parseAsRoot(["del", "k"]) is DeleteCommand)
+        #expect(try KV.parseAsRoot(["status", "--json"]) is StatusCommand)
+        let resumed = try #require(
+            try KV.parseAsRoot(["import", "-", "--format", "ndjson", "--resume-from", "7", "--skip-bad"])
+                as? ImportCommand)
+        #expect((resumed.format, resumed.resumeFrom, resumed.skipBad) == (.ndjson, 7, true))
+    }
+
+    @Test(arguments: [
+        ["nonsense"], ["put"], ["put", "k"], ["put", "k", "v", "--file", "f"], ["get"], ["get", "a", "b"],
+        ["import"], ["import", "-"], ["import", "a.csv"], ["import", "a.tsv", "--resume-from", "0"],
+        ["import", "a.tsv", "--format", "xml"], ["get", "k", "--timeout", "0"], ["get", "k", "--timeout", "x"],
+    ]) func badCommandLines(arguments: [String]) {
+        #expect { try KV.parseAsRoot(arguments) } throws: { KV.exitCode(for: $0) != .success }
+    }
+
+    @Test func helpAndVersionAreNoFailures() {
+        #expect { try KV.parseAsRoot(["--version"]) } throws: { error in
+            KV.exitCode(for: error) == .success && KV.message(for: error) == BuildInformation.version
+        }
+        for arguments in [["--help"], ["import", "--help"]] {
+            // Parsing finds the command that prints help; running it throws the help.
+            #expect {
+                var command = try KV.parseAsRoot(arguments)
+                try command.run()
+            } throws: {
+                KV.exitCode(for: $0) == .success
+            }
+        }
+    }
+
+    @Test func exitStatuses() {
+        let cases: [(KVError.Code, Int32)] = [
+            (.notFound, 1), (.invalidArgument, 2), (.unavailable, 3), (.timedOut, 3), (.overloaded, 3),
+            (.storageFull, 3),
+        ]
+        for (code, status) in cases { #expect(CommandFailure.status(of: KVError(code, "")) == status) }
+    }
+
+    @Test func aStoppedImportSaysHowToContinue() throws {
+        func explain(_ reason: ImportStop.Reason, _ arguments: [String]) throws -> (String, Int32) {
+            let stop = ImportStop(reason: reason, line: 42, error: KVError(.unavailable, "nobody answers"))
+            let command = try #require(try KV.parseAsRoot(["import"] + arguments) as? ImportCommand)
+            return command.explain(stop)
+        }
+        let unavailable = try explain(.unavailable, ["a.tsv"])
+        #expect(
+            unavailable
+                == ("line 42 was not acknowledged: nobody answers; continue with: kv import a.tsv --resume-from 42", 3))
+        let options = ["it's", "--format", "ndjson", "--skip-bad", "--router", "http://a:1,b:2"]
+        let malformed = try explain(.malformed, options + ["--resume-from", "7"])
+        #expect(
+            malformed.0
+                == "line 42: nobody answers; correct it or add --skip-bad, then continue with: kv import 'it'\\''s' "
+                + "--format ndjson --router http://a:1,b:2 --skip-bad --resume-from 42")
+        #expect(malformed.1 == 2)
+        let interrupted = try explain(.interrupted, ["-", "--format", "tsv"])
+        #expect(
+            interrupted
+                == ("interrupted; continue with the same input: kv import - --format tsv --resume-from 42", 130))
+    }
+
+    @Test func aSummaryAddsUp() {
+        var counts = ImportCounts()
+        (counts.read, counts.written, counts.skipped, counts.failed) = (100, 80, 5, 1)
+        counts.bytesWritten = 2_048
+        #expect(
+            ImportCommand.summary(counts, seconds: 0.5)
+                == "read 100, written 80, skipped 5, failed 1, not sent 14; 2.0 KiB in 0.5 s, 160 keys/s")
+    }
+}
