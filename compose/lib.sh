@@ -22,7 +22,8 @@ ROLES=(node-1 node-2 node-3 replicator router)
 PACKAGES=(librocksdb-dev libcurl4-openssl-dev curl ca-certificates git g++)
 
 SETTINGS_HELP='Settings, from the environment:
-  CLUSTER_NODE_PORTS       ports of the three storage nodes   (7001 7002 7003)
+  CLUSTER_NODE_PORTS       ports of the three storage nodes   (7001 7002 7003);
+                           data written with other ports is refused, as nodes are known by their addresses
   CLUSTER_ROUTER_PORT      port of the router                 (8080)
   CLUSTER_REPLICATOR_PORT  port of the replicator             (9090)
   CLUSTER_DATA_DIR         what the storage nodes keep        (data)
