@@ -188,6 +188,8 @@ start_role() {
             </dev/null >"$RUN/$role.log" 2>&1 9>&-
     ) &
     say $! >"$RUN/$role.pid"
+    # The shell is not to comment on its end: wait_ready does that.
+    disown
     say "$address" >"$RUN/$role.address"
 }
 
@@ -206,6 +208,15 @@ wait_ready() {
             tail -n 15 "$RUN/$role.log" | sed 's/^/  /' >&2
             fail "$role $reason; the end of $RUN/$role.log is above"
         fi
+        sleep 0.1
+    done
+}
+
+# Waits until the router sees every node alive: after a restart it may still remember one as dead.
+wait_routed() {
+    local deadline=$((SECONDS + READY_SECONDS_MAX))
+    while curl -fs -m 2 "http://$(address_of router)/status" | grep -q '"healthy":false'; do
+        ((SECONDS < deadline)) || fail "the router does not reach every node; see $RUN/router.log"
         sleep 0.1
     done
 }
