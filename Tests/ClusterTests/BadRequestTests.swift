@@ -138,9 +138,10 @@ extension ClusterTests {
             try await TestCluster.running(layout, replicator: false) { cluster in
                 let before = try await positions(cluster)
                 // A node says what is wrong with a request for a key of its own; for others it redirects.
-                let own = try #require((0..<1_000).lazy.map { "a\($0)" }.first {
-                    cluster.leader(of: Array($0.utf8)) == cluster.nodes[0]
-                })
+                let own = try #require(
+                    (0..<1_000).lazy.map { "a\($0)" }.first {
+                        cluster.leader(of: Array($0.utf8)) == cluster.nodes[0]
+                    })
                 let nodeOnly = BadRequests.nodeOnly.map { bad in
                     var bad = bad
                     bad.target = bad.target.replacing("/kv/a", with: "/kv/\(own)")
@@ -201,8 +202,13 @@ extension ClusterTests {
                     var bad = good
                     switch round % 4 {
                     case 0: bad.removeLast(Int.random(in: 1..<bad.count, using: &random))
-                    case 1: bad[Int.random(in: 0..<bad.count, using: &random)] ^= 1 << UInt8.random(in: 0..<8, using: &random)
-                    case 2: bad.insert(UInt8.random(in: 0...255, using: &random), at: Int.random(in: 0..<bad.count, using: &random))
+                    case 1:
+                        bad[Int.random(in: 0..<bad.count, using: &random)] ^=
+                            1 << UInt8.random(in: 0..<8, using: &random)
+                    case 2:
+                        bad.insert(
+                            UInt8.random(in: 0...255, using: &random), at: Int.random(in: 0..<bad.count, using: &random)
+                        )
                     default: bad += random.bytes(Int.random(in: 1...100, using: &random))
                     }
                     // A cut between two frames leaves a shorter valid push; every other damage must be refused whole.

@@ -61,7 +61,8 @@ extension ClusterTests {
                     try expectRedirect(first, 307, to: [shard.leader])
                     // Follower → leader, and from a node that holds no replica to where the key belongs.
                     let follower = try #require(shard.followers.first)
-                    try expectRedirect(try await HTTP.send(.PUT, path, to: follower, body: value), 307, to: [shard.leader])
+                    try expectRedirect(
+                        try await HTTP.send(.PUT, path, to: follower, body: value), 307, to: [shard.leader])
                     try expectRedirect(try await HTTP.send(.DELETE, path, to: follower), 307, to: [shard.leader])
                     for stranger in cluster.nodes where !shard.replicas.contains(stranger) {
                         let write = try await HTTP.send(.PUT, path, to: stranger, body: value)
@@ -196,7 +197,8 @@ enum Keys {
 
 /// A redirect to one of `targets` that keeps the path and may not be stored.
 func expectRedirect(
-    _ response: NodeResponse, _ status: Int, to targets: [NodeAddress], sourceLocation: SourceLocation = #_sourceLocation
+    _ response: NodeResponse, _ status: Int, to targets: [NodeAddress],
+    sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
     #expect(response.status == status, sourceLocation: sourceLocation)
     #expect(response.headers.first(name: "cache-control") == "no-store", sourceLocation: sourceLocation)

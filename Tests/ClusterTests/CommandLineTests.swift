@@ -114,7 +114,8 @@ extension ClusterTests {
                 let status = try await process.waitForExit()
                 #expect(status == .exited(0), "\(process.output) \(process.log.suffix(400))")
                 #expect(
-                    process.output.contains("read \(count), written \(count), skipped 0, failed 0"), "\(process.output)")
+                    process.output.contains("read \(count), written \(count), skipped 0, failed 0"), "\(process.output)"
+                )
                 try await CommandLine.expect(records, in: cluster)
             }
         }

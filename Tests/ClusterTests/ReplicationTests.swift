@@ -89,9 +89,10 @@ extension ClusterTests {
             layout.replication = ["log_retention_bytes = \"1MiB\""]
             try await TestCluster.running(layout) { cluster in
                 let ledger = Ledger()
-                let tag = try #require((0..<1_000).lazy.map { "{\($0)}" }.first {
-                    cluster.shard(of: Array($0.utf8)).name == "shard-0"
-                })
+                let tag = try #require(
+                    (0..<1_000).lazy.map { "{\($0)}" }.first {
+                        cluster.shard(of: Array($0.utf8)).name == "shard-0"
+                    })
                 try await cluster.waitForConvergence()
                 try await cluster.node(2).killHard()
                 // Above the ring in memory (16 MiB) and the retained log together.

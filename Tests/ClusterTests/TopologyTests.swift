@@ -62,9 +62,10 @@ extension ClusterTests {
                     let response = try await HTTP.get(APIPath.topology, from: cluster.router)
                     return try Topology(json: response.bytes) == topology && response.epoch == 2
                 }
-                let key = try #require((0..<1_000).lazy.map { Array("k\($0)".utf8) }.first {
-                    cluster.shard(of: $0).name == "shard-0"
-                })
+                let key = try #require(
+                    (0..<1_000).lazy.map { Array("k\($0)".utf8) }.first {
+                        cluster.shard(of: $0).name == "shard-0"
+                    })
                 try await eventually("the router to send writes to the new leader") {
                     let put = try await HTTP.send(.PUT, APIPath.key(key), to: cluster.router, body: [9])
                     return put.headers.first(name: "location")?.hasPrefix("http://\(cluster.nodes[1])/") == true

@@ -22,7 +22,9 @@ struct ClusterOptions: ParsableArguments {
     var timeout: Double?
 
     func validate() throws {
-        guard timeout.map({ $0 > 0 && $0 <= 3_600 }) ?? true else { throw ValidationError("--timeout is more than 0 and at most 3600.") }
+        guard timeout.map({ $0 > 0 && $0 <= 3_600 }) ?? true else {
+            throw ValidationError("--timeout is more than 0 and at most 3600.")
+        }
     }
 
     func requestTimeout(default seconds: Double) -> TimeAmount { .nanoseconds(Int64((timeout ?? seconds) * 1e9)) }

@@ -148,7 +148,8 @@ final class TestCluster: Sendable {
 
     func startReplicator(_ name: String = "replicator", at address: NodeAddress? = nil) async throws {
         let address = address ?? replicator
-        try await waitUntilReady(address, launch(name, .replicator, ["--config", configPath, "--listen", "\(address)"]))
+        try await waitUntilReady(
+            address, launch(name, .replicator, ["--config", configPath, "--listen", "\(address)"]))
     }
 
     /// Waits for 200 from `/readyz`; gives up where the process ends.
