@@ -69,7 +69,8 @@ let package = Package(
         library(
             "StorageNodeService", "StorageNode/Service",
             [
-                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "LSM", "Shard",
+                "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "LSM",
+                "Shard",
                 nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
@@ -127,12 +128,22 @@ let package = Package(
             ["DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
         tests("ImportPipelineTests", ["ImportPipeline", "DistribKVClient", "Core", nioCore, nioPosix]),
         tests("CommandLineTests", ["kv", "ImportPipeline", "Sharding", "Wire", "Core", argumentParser]),
-        tests("ReplicatorTests", ["ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1, logging]),
-        tests("RouterTests", [
-            "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient", "Core",
-            nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
-        ]),
-        tests("ClusterTests", ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
+        tests(
+            "ReplicatorTests",
+            [
+                "ReplicatorService", "Curl", "HTTPServer", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1,
+                logging,
+            ]),
+        tests(
+            "RouterTests",
+            [
+                "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient",
+                "Core",
+                nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
+            ]),
+        tests(
+            "ClusterTests",
+            ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -61,7 +61,8 @@ extension Problem.Kind {
     public static let overloaded = Self("overloaded", 503, "Too much is in flight")
     public static let unavailable = Self("unavailable", 503, "No node can serve this now")
     public static let storageFailed = Self("storage-failed", 503, "The storage failed")
-    public static let upstreamTimeout = Self("upstream-timeout", 504, "The node behind the router did not answer in time")
+    public static let upstreamTimeout = Self(
+        "upstream-timeout", 504, "The node behind the router did not answer in time")
     public static let storageFull = Self("storage-full", 507, "The disk is full")
     public static let redirectLoop = Self("redirect-loop", 508, "The request was redirected too often")
 }

@@ -30,7 +30,8 @@ final class DataDirectory: Sendable {
         }
         let lock = open("\(path)/LOCK", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard lock >= 0 else {
-            throw KVError(.storageFailed, "cannot write to the data directory \(path): \(String(cString: strerror(errno)))")
+            throw KVError(
+                .storageFailed, "cannot write to the data directory \(path): \(String(cString: strerror(errno)))")
         }
         guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
             close(lock)

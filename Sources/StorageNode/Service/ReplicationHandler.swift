@@ -30,7 +30,8 @@ final class ReplicationHandler {
         guard let replica = node.replica(ofShardNamed: parts[0]) else {
             let known = node.replicas.compactMap { $0?.configuration.name }.joined(separator: ", ")
             return exchange.respond(
-                HTTPResponse(problem: Problem(.unknownShard, "\(parts[0].prefix(64)) is not here; this node hosts \(known).")))
+                HTTPResponse(
+                    problem: Problem(.unknownShard, "\(parts[0].prefix(64)) is not here; this node hosts \(known).")))
         }
         do throws(Problem) {
             switch (parts[1], request.method) {
@@ -74,7 +75,8 @@ final class ReplicationHandler {
             let lsn = try parameters.integer("lsn", in: UInt64.min...UInt64.max),
             let version = try parameters.text("version").flatMap({ Version(hexDigits: $0) })
         else {
-            throw Problem(.badRequest, "The query must give the reader's position: term, lsn and version (16 hex digits).")
+            throw Problem(
+                .badRequest, "The query must give the reader's position: term, lsn and version (16 hex digits).")
         }
         let wait = try parameters.integer("wait", in: 0...ReplicationHandler.waitMillisecondsMax) ?? 0
         let bytesMax = try parameters.integer("max_bytes", in: 1...ReplicationHandler.answerBytesMax)
@@ -164,7 +166,9 @@ final class ReplicationHandler {
         _ replica: ShardReplica, withContent: Bool
     ) -> [(name: String, value: String)] {
         let committed = replica.position
-        var headers = [(name: KVHeader.term, value: "\(committed.term)"), (name: KVHeader.lsn, value: "\(committed.lsn)")]
+        var headers = [
+            (name: KVHeader.term, value: "\(committed.term)"), (name: KVHeader.lsn, value: "\(committed.lsn)"),
+        ]
         if withContent { headers.append((name: "content-type", value: MediaType.logFrames)) }
         return headers
     }
