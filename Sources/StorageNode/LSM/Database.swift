@@ -71,9 +71,12 @@ public final class Database: Sendable {
     private static func open(
         path: String, shared: SharedResources, options: DatabaseOptions
     ) throws(KVError) -> ForeignHandle {
+        let infoLog = InfoLogDirectory()
+        defer { infoLog?.remove() }
         var lastStatus: RocksDBStatus?
         for compression in Compression.candidates {
-            let rocksOptions = options.makeRocksDBOptions(shared: shared, compression: compression)
+            let rocksOptions = options.makeRocksDBOptions(
+                shared: shared, compression: compression, infoLog: infoLog)
             defer { rocksdb_options_destroy(rocksOptions) }
             var failure: UnsafeMutablePointer<CChar>?
             let database = rocksdb_open(rocksOptions, path, &failure)

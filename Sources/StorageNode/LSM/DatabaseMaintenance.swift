@@ -1,6 +1,5 @@
 import CRocksDB
 public import Core
-import FoundationEssentials
 
 extension Database {
     public struct Sizes: Sendable, Hashable {
@@ -105,24 +104,7 @@ extension Database {
         return rocksdb_property_int(handle.pointer, name, &value) == 0 ? value : 0
     }
 
-    private struct ArchivedLog {
-        var name: String
-        var bytes: UInt64
-    }
+    private func archivedLogs() -> [LogFile] { LogFile.list(in: path + "/archive") }
 
-    /// Oldest first.
-    private func archivedLogs() -> [ArchivedLog] { logFiles(in: path + "/archive") }
-
-    private func liveLogBytes() -> UInt64 { logFiles(in: path).reduce(0) { $0 + $1.bytes } }
-
-    private func logFiles(in directory: String) -> [ArchivedLog] {
-        // A directory that is not there yet holds no logs; a file may go while it is looked at.
-        guard let names = try? FileManager.default.contentsOfDirectory(atPath: directory) else { return [] }
-        return names.filter { $0.hasSuffix(".log") }.sorted { ($0.utf8.count, $0) < ($1.utf8.count, $1) }
-            .compactMap { name in
-                guard let size = try? FileManager.default.attributesOfItem(atPath: "\(directory)/\(name)")[.size]
-                else { return nil }
-                return ArchivedLog(name: name, bytes: (size as? UInt64) ?? UInt64((size as? Int) ?? 0))
-            }
-    }
+    private func liveLogBytes() -> UInt64 { LogFile.list(in: path).reduce(0) { $0 + $1.bytes } }
 }

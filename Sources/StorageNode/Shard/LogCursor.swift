@@ -9,7 +9,7 @@ import NIOCore
 final class LogCursor {
     private let database: Database
     private var iterator: WALIterator?
-    /// The iterator stands on a record that was not taken yet.
+    /// The first sequence number that was not loaded yet.
     private var nextSequence: UInt64
     private var pending: ArraySlice<(position: LogPosition, frame: ByteBuffer)> = []
 
