@@ -33,14 +33,11 @@ extension HTTPConnectionHandler {
             corked = true
             let slot = leaveQueue()
             let closes = isLast(slot)
-            var buffer = takeOutput()
-            writeHead(status, contentLength, into: &buffer, fields: fields)
-            buffer.writeEndOfHead(closes: closes, saysKeepAlive: slot.saysKeepAlive)
-            let hasContent = !slot.isHead && separateBody == nil
-            if let contentLength, hasContent { buffer.writeContent(contentLength, body) }
-            assert(output.readableBytes == 0, "an answer was given from inside the closures of another")
-            output = buffer
-            if let separateBody, !slot.isHead { pass(separateBody) }
+            writeHead(status, contentLength, into: &output, fields: fields)
+            output.writeEndOfHead(closes: closes, saysKeepAlive: slot.saysKeepAlive)
+            if let contentLength, !slot.isHead {
+                if let separateBody { pass(separateBody) } else { output.writeContent(contentLength, body) }
+            }
             if closes { endAnswers() }
             passOnIfLarge()
             answerWaiting()
