@@ -34,12 +34,10 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     /// Over the limit of connections: answered 503 whatever it asks.
     private let isRefused: Bool
     var context: ChannelHandlerContext?
-    // The runtime's checks of these cost a twentieth of a request. None can fail: while one of them is accessed, only
-    // its own methods run, and those call nobody back; `respond` takes the output out before it calls closures.
-    @exclusivity(unchecked) var incoming = IncomingRequest()
-    @exclusivity(unchecked) var arrivals = CircularBuffer<Arrival>(initialCapacity: 1)
-    @exclusivity(unchecked) var owed = AnswerQueue()
-    @exclusivity(unchecked) var output = ByteBuffer()
+    var incoming = IncomingRequest()
+    var arrivals = CircularBuffer<Arrival>(initialCapacity: 1)
+    var owed = AnswerQueue()
+    var output = ByteBuffer()
     /// While true, answers gather in `output`; whoever set it sends them.
     var corked = false
     /// A large body was passed on and not flushed.
