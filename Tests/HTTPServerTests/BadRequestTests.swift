@@ -229,6 +229,23 @@ import Testing
     private let framedSmuggling =
         "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n5c\r\n"
 
+    /// A peer still sending must not be cut off at once, or the reset takes its answer away.
+    @Test func bytesBehindItAreReadAndDropped() async throws {
+        let tooLarge = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n"
+        try await TestServer.run(setup) { server in
+            for bad in ["nonsense\r\n\r\n", framedSmuggling, tooLarge] {
+                let client = try await server.connect()
+                client.send(bad)
+                let answers = try await client.answersToEnd()
+                #expect(answers.count == 1)
+                // More than the sockets' buffers hold, so that it fails unless the server reads it.
+                try await client.deliver(Array(repeating: 98, count: 16 << 20))
+                await client.close()
+            }
+            #expect(server.seen.all.isEmpty)
+        }
+    }
+
     struct Odd: Sendable, CustomTestStringConvertible {
         let name: String
         let text: String

@@ -169,6 +169,30 @@ import Testing
         }
     }
 
+    @Test func aBodyOverTheBudgetDoesNotHoldUpRequestsWithout() async throws {
+        let waiting = Waiting()
+        let handle: TestServer.Handle = { request, exchange in
+            if request.target == "/hold" {
+                waiting.add(request, exchange)
+            } else {
+                exchange.respond(TestServer.echo(of: request))
+            }
+        }
+        try await TestServer.run(TestServer.Setup(limits: { $0.bufferedBodyBytesMax = 100 }, handle: handle)) {
+            server in
+            let holder = try await server.connect()
+            holder.send(put("/hold", String(repeating: "b", count: 500)))
+            try await server.wait(for: "the large body") { waiting.count == 1 }
+            let client = try await server.connect()
+            client.send(get("/a") + put("/b", "") + put("/c", "c"))
+            #expect(try await client.answersToEnd().map(\.status) == [200, 200, 503])
+            await client.close()
+            waiting.answerLast()
+            #expect(try await holder.answers(1).map(\.status) == [200])
+            await holder.close()
+        }
+    }
+
     /// Every way a body can end gives its bytes back.
     @Test func abandonedBodiesGiveTheirBudgetBack() throws {
         let body = String(repeating: "b", count: 60)

@@ -1,6 +1,7 @@
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
+import Synchronization
 import Testing
 
 @testable import HTTPServer
@@ -143,15 +144,27 @@ import Testing
         }
     }
 
-    @Test(arguments: [false, true])
-    func evenALongAnswerAndASlowReader(saysClose: Bool) async throws {
+    /// Whether the end of its input or the answer comes first.
+    @Test(arguments: [false, true], [false, true])
+    func evenALongAnswerAndASlowReader(saysClose: Bool, endsFirst: Bool) async throws {
         let body = ByteBuffer(repeating: UInt8(ascii: "b"), count: 24 << 20)
-        try await TestServer.run(TestServer.Setup(handle: { $1.respond(HTTPResponse(status: 200, body: body)) })) {
-            server in
+        let exchanges = Mutex<[HTTPExchange]>([])
+        let handle: TestServer.Handle = { _, exchange in
+            if endsFirst {
+                exchanges.withLock { $0.append(exchange) }
+            } else {
+                exchange.respond(HTTPResponse(status: 200, body: body))
+            }
+        }
+        try await TestServer.run(TestServer.Setup(handle: handle)) { server in
             let client = try await server.connect(reading: false)
             client.send(get("/a", saysClose ? "Connection: close\r\n" : ""))
             client.finish()
             try await server.wait(for: "the request") { server.seen.count == 1 }
+            for _ in 0..<20 { try await server.expectServing() }
+            for exchange in exchanges.withLock({ $0 }) {
+                exchange.eventLoop.execute { exchange.respond(HTTPResponse(status: 200, body: body)) }
+            }
             for _ in 0..<20 { try await server.expectServing() }
             await client.startReading()
             let answers = try await client.answersToEnd()

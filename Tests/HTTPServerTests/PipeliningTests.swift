@@ -181,6 +181,18 @@ import Testing
         try rig.finish()
     }
 
+    @Test func whatGathersIsBounded() throws {
+        let rig = try Rig()
+        let target = "/" + String(repeating: "t", count: 10_000)
+        try rig.channel.writeInbound(ByteBuffer(string: String(repeating: get(target), count: 100)))
+        var sizes: [Int] = []
+        while let buffer = try rig.channel.readOutbound(as: ByteBuffer.self) { sizes.append(buffer.readableBytes) }
+        #expect(sizes.reduce(0, +) > 1_000_000)
+        // 64 KiB and the answer that went over it.
+        #expect(sizes.allSatisfy { $0 < 65_536 + 11_000 })
+        try rig.finish()
+    }
+
     @Test func answersOfOneBatchLeaveTogether() throws {
         let rig = try Rig(deferring: true)
         try rig.channel.writeInbound(ByteBuffer(string: get("/1") + get("/2") + get("/3")))

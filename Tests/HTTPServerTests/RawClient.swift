@@ -44,6 +44,9 @@ final class RawClient: Sendable {
 
     func send(_ bytes: [UInt8]) { channel.writeAndFlush(ByteBuffer(bytes: bytes), promise: nil) }
 
+    /// Sends, and waits until the sockets have taken all of it; throws where the peer has closed or reset instead.
+    func deliver(_ bytes: [UInt8]) async throws { try await channel.writeAndFlush(ByteBuffer(bytes: bytes)) }
+
     /// Ends this side of the connection, after what was sent.
     func finish() { channel.close(mode: .output, promise: nil) }
 

@@ -42,7 +42,7 @@ public struct HTTPResponse: Sendable {
 public enum HTTPRejection: Sendable, Hashable {
     /// 400: not HTTP as RFC 9112 has it.
     case malformed(String)
-    /// 408: head or body did not arrive in time.
+    /// 408: the body did not arrive in time. A connection whose head does not is closed without an answer.
     case timedOut
     /// 413: the body is larger than the handler takes here.
     case bodyTooLarge(limit: Int)
@@ -52,7 +52,7 @@ public enum HTTPRejection: Sendable, Hashable {
     case unknownExpectation(String)
     /// 431
     case headersTooLarge(limit: Int)
-    /// 503: no more bytes of bodies may be held now.
+    /// 503: no more bytes of bodies, or no more connections, may be held now.
     case overloaded
 }
 
