@@ -175,6 +175,7 @@ import Testing
     @Test func answersOfOneReadLeaveTogether() throws {
         let rig = try Rig()
         try rig.channel.writeInbound(ByteBuffer(string: get("/1") + get("/2") + get("/3")))
+        rig.channel.embeddedEventLoop.run()
         let first = try rig.channel.readOutbound(as: ByteBuffer.self)
         try #expect(Answer.parse(Array(first?.readableBytesView ?? .init())).answers.count == 3)
         try #expect(rig.channel.readOutbound(as: ByteBuffer.self) == nil)

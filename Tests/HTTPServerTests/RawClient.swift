@@ -9,7 +9,7 @@ final class RawClient: Sendable {
         var description: String { "no \(waitedFor) in time; received so far: \(received.debugDescription)" }
     }
 
-    static let deadline = TimeAmount.seconds(20)
+    static let deadline = TimeAmount.seconds(60)
 
     private let channel: any Channel
     private let collector: NIOLoopBound<Collector>
