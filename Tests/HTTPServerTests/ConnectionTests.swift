@@ -293,7 +293,7 @@ import Testing
         let body = ByteBuffer(repeating: UInt8(ascii: "b"), count: 24 << 20)
         try await TestServer.run(
             TestServer.Setup(
-                limits: { $0.idleTimeout = .seconds(1) },
+                limits: { $0.idleTimeout = .seconds(5) },
                 handle: { $1.respond(HTTPResponse(status: 200, body: body)) })
         ) { server in
             let client = try await server.connect(reading: false)
