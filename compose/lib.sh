@@ -91,7 +91,7 @@ require_swift() {
 }
 
 # How the programs that run are built. The Swift runtime is linked in, so they need no toolchain where they run. Its
-# checks for exclusive access cost a twentieth of a request; the tests run with them (docs/adr/0002).
+# checks for exclusive access cost a twentieth of a request; the tests run with them (docs/adr/0005).
 RELEASE_OPTIONS=(--static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked)
 
 # ---- the build -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@
 /// the contract: it may never differ between machines or versions, and golden digests in the tests hold it.
 ///
 /// Karger et al., "Consistent Hashing and Random Trees", 1997; Mirrokni, Thorup and Zadimoghaddam, "Consistent
-/// Hashing with Bounded Loads", 2018. Why these figures: `docs/adr/0001-consistent-hashing.md`.
+/// Hashing with Bounded Loads", 2018. Why these figures: `docs/adr/0004-consistent-hashing.md`.
 public enum ConsistentHashRing {
     /// More shards than this are refused by `sharding.toml`. Balance and stability are verified up to 64.
     public static let shardsMax = 1_024
