@@ -69,6 +69,16 @@ final class KeyHandler {
         if let problem { throw problem }
     }
 
+    /// Whether this node takes writes of the key in `target`; false also where that names no key.
+    func takesWrites(_ target: KeyTarget, _ bytes: UnsafeRawBufferPointer) -> Bool {
+        do throws(Problem) {
+            let position = try target.withKey(in: bytes) { node.topology.position(of: HashSlot(key: $0)) }
+            return node.replicas[position]?.role.isLeader ?? false
+        } catch {
+            return false
+        }
+    }
+
     /// Where a shard that is not here is served: writes at its leader, reads at its replicas in turn.
     private func ownerFields(_ position: Int, isRead: Bool) -> [UInt8] {
         let fields = node.redirectFields[position]

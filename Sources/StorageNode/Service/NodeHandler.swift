@@ -37,6 +37,14 @@ final class NodeHandler: HTTPHandler {
         }
     }
 
+    /// A write that is redirected keeps its body for the node that takes it.
+    func needsBody(method: HTTPMethod, target: String) -> Bool {
+        HTTPRequest(method: method, target: target).withTargetBytes { bytes in
+            guard let place = KeyTarget(bytes) else { return true }
+            return keys.takesWrites(place, bytes)
+        }
+    }
+
     func handle(_ request: HTTPRequest, _ exchange: HTTPExchange) {
         let isKey = request.withTargetBytes { bytes in
             guard let target = KeyTarget(bytes) else { return false }
