@@ -114,19 +114,30 @@ let package = Package(
                 argumentParser,
             ]),
 
+        // What several test targets share.
+        .target(
+            name: "TestSupport", dependencies: ["Core", nioCore, nioPosix], path: "Tests/Support",
+            swiftSettings: settings),
+
         tests("CoreTests", ["Core"]),
-        tests("ShardingTests", ["Sharding", "Core"]),
-        tests("ConfigurationTests", ["Configuration", "Observability", "Sharding", "Core", argumentParser, logging]),
+        tests("ShardingTests", ["TestSupport", "Sharding", "Core"]),
+        tests(
+            "ConfigurationTests",
+            ["TestSupport", "Configuration", "Observability", "Sharding", "Core", argumentParser, logging]),
         tests("ObservabilityTests", ["Observability", logging]),
-        tests("HTTPServerTests", ["HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
-        tests("WireTests", ["Wire", "Sharding", "Core", nioCore]),
-        tests("ServiceSupportTests", ["ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
-        tests("LSMTests", ["LSM", "Core", nioCore]),
-        tests("ShardTests", ["Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
+        tests("HTTPServerTests", ["TestSupport", "HTTPServer", nioCore, nioPosix, nioHTTP1, nioEmbedded]),
+        tests("WireTests", ["TestSupport", "Wire", "Sharding", "Core", nioCore]),
+        tests(
+            "ServiceSupportTests", ["TestSupport", "ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
+        tests("LSMTests", ["TestSupport", "LSM", "Core", nioCore]),
+        tests("ShardTests", ["TestSupport", "Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
         tests(
             "DistribKVClientTests",
-            ["DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
-        tests("ImportPipelineTests", ["ImportPipeline", "DistribKVClient", "Core", nioCore, nioPosix]),
+            [
+                "TestSupport", "DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioPosix,
+                nioHTTP1,
+            ]),
+        tests("ImportPipelineTests", ["TestSupport", "ImportPipeline", "DistribKVClient", "Core", nioCore, nioPosix]),
         tests("CommandLineTests", ["kv", "ImportPipeline", "Sharding", "Wire", "Core", argumentParser]),
         tests(
             "ReplicatorTests",
@@ -137,13 +148,15 @@ let package = Package(
         tests(
             "RouterTests",
             [
-                "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport", "DistribKVClient",
-                "Core",
-                nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
+                "TestSupport", "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport",
+                "DistribKVClient", "Core", nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
             ]),
         tests(
             "ClusterTests",
-            ["DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix, nioHTTP1]),
+            [
+                "TestSupport", "DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix,
+                nioHTTP1,
+            ]),
     ],
     swiftLanguageModes: [.v6]
 )

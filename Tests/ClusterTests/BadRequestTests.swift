@@ -3,6 +3,7 @@ import DistribKVClient
 import NIOCore
 import NIOHTTP1
 import Sharding
+import TestSupport
 import Testing
 import Wire
 
@@ -183,7 +184,7 @@ extension ClusterTests {
         @Test(.timeLimit(.minutes(3)))
         func damagedFrames() async throws {
             let seed = testSeed("damagedFrames")
-            var random = SeededRandom(seed: seed)
+            var random = SeededGenerator(seed: seed)
             try await TestCluster.running(.ring(shards: 1, nodes: 2, replicas: 2), router: false, replicator: false) {
                 cluster in
                 let (leader, follower) = (cluster.nodes[0], cluster.nodes[1])

@@ -3,6 +3,7 @@ import DistribKVClient
 import FoundationEssentials
 import Glibc
 import NIOHTTP1
+import TestSupport
 import Testing
 import Wire
 
@@ -44,7 +45,7 @@ extension ClusterTests {
             try await cluster.startNode(0)
             var acknowledged: [(key: String, value: [UInt8])] = []
             var refusal: NodeResponse?
-            var random = SeededRandom(seed: testSeed("writesStopReadsGoOn"))
+            var random = SeededGenerator(seed: testSeed("writesStopReadsGoOn"))
             while refusal == nil {
                 try #require(acknowledged.count < 10_000, "the disk never gets full")
                 let (key, value) = ("full-\(acknowledged.count)", random.bytes(20_000))

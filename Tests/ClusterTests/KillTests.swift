@@ -2,6 +2,7 @@ import Core
 import Glibc
 import NIOHTTP1
 import Sharding
+import TestSupport
 import Testing
 import Wire
 
@@ -15,7 +16,7 @@ extension ClusterTests {
         @Test(.timeLimit(.minutes(8)), arguments: ["always", "os"])
         func everyRole(durability: String) async throws {
             let seed = testSeed("everyRole(\(durability))")
-            var random = SeededRandom(seed: seed)
+            var random = SeededGenerator(seed: seed)
             // Each node leads one shard and follows another, so its death is a leader's and a follower's.
             try await TestCluster.running(.ring(shards: 3, nodes: 3, replicas: 2, durability: durability)) { cluster in
                 let ledger = Ledger()
@@ -37,7 +38,7 @@ extension ClusterTests {
         }
 
         private static func killAndRestart(
-            _ victim: Victim, in cluster: TestCluster, using random: inout SeededRandom
+            _ victim: Victim, in cluster: TestCluster, using random: inout SeededGenerator
         ) async throws {
             switch victim {
             case .node:

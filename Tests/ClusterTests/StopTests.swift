@@ -2,6 +2,7 @@ import Core
 import DistribKVClient
 import Glibc
 import NIOHTTP1
+import TestSupport
 import Testing
 import Wire
 

@@ -3,6 +3,7 @@ import DistribKVClient
 import FoundationEssentials
 import Glibc
 import NIOHTTP1
+import TestSupport
 import Testing
 import Wire
 
@@ -22,7 +23,7 @@ extension ClusterTests {
         @Test(.timeLimit(.minutes(5)), arguments: ["always", "os"], Tail.allCases)
         func unacknowledgedTail(durability: String, tail: Tail) async throws {
             let seed = testSeed("unacknowledgedTail(\(durability), \(tail))")
-            var random = SeededRandom(seed: seed)
+            var random = SeededGenerator(seed: seed)
             try await TestCluster.running(
                 .single(durability: durability), router: false, replicator: false
             ) { cluster in
@@ -154,7 +155,7 @@ enum LogFiles {
     }
 
     /// RocksDB's log format: 7 bytes of header (CRC 4, length 2, type 1; type 1 is a whole record) and the record.
-    static func tail(_ tail: ClusterTests.TornLogs.Tail, using random: inout SeededRandom) -> [UInt8] {
+    static func tail(_ tail: ClusterTests.TornLogs.Tail, using random: inout SeededGenerator) -> [UInt8] {
         let header = random.bytes(4) + [200, 0, 1]
         switch tail {
         case .partialRecord: return header + random.bytes(Int.random(in: 0..<200, using: &random))

@@ -1,19 +1,9 @@
+import TestSupport
 import Testing
 
 @testable import Configuration
 
 @Suite struct SourceLinesTests {
-    private struct Generator: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var mixed = state
-            mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-            return mixed ^ (mixed >> 31)
-        }
-    }
-
     private func path(_ components: Any...) -> SettingPath {
         components.reduce(SettingPath.root) { path, component in
             if let index = component as? Int { return path.appending(index) }
@@ -63,7 +53,7 @@ import Testing
     /// It is meant for valid text only, but must end on any.
     @Test func endsOnAnyText() {
         let seed = UInt64.random(in: 0 ... .max)
-        var generator = Generator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let pieces = [
             "[", "]", "[[", "]]", "{", "}", "\"", "'", "\"\"\"", "'''", "=", ",", "#", "\n", "\\", "a", ".", " ", "1",
         ]

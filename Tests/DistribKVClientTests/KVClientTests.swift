@@ -4,6 +4,7 @@ import NIOCore
 import NIOHTTP1
 import Sharding
 import Synchronization
+import TestSupport
 import Testing
 import Wire
 

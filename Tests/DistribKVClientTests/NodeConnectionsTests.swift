@@ -3,6 +3,7 @@ import DistribKVClient
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import TestSupport
 import Testing
 
 /// One event loop, so that one pool sees every request.

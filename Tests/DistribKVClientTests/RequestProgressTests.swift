@@ -1,5 +1,6 @@
 import Core
 import NIOCore
+import TestSupport
 import Testing
 
 @testable import DistribKVClient
@@ -7,17 +8,6 @@ import Testing
 private let node = NodeAddress(host: "n", port: 1)
 private let policy = RetryPolicy(
     attemptsMax: 4, redirectsMax: 2, backoffMin: .milliseconds(10), backoffMax: .milliseconds(50))
-
-/// SplitMix64: the same waits for the same seed.
-private struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}
 
 private func lost(_ delivery: NodeFailure.Delivery, _ code: KVError.Code = .unavailable) -> RequestProgress.Outcome {
     .failure(NodeFailure(address: node, delivery: delivery, error: KVError(code, "lost")))
@@ -56,7 +46,7 @@ private func name(_ action: RequestProgress.Action) -> String {
         ]
         for (outcome, idempotent, expected) in cases {
             var progress = RequestProgress(policy: policy, isIdempotent: idempotent)
-            var random = Seeded(state: 0)
+            var random = SeededGenerator(seed: 0)
             let action = progress.next(after: outcome, from: node, remaining: .seconds(10), using: &random)
             #expect(name(action) == expected, "\(outcome), idempotent: \(idempotent)")
         }
@@ -65,7 +55,7 @@ private func name(_ action: RequestProgress.Action) -> String {
     @Test func waitsDoubleUpToTheirBoundAndAttemptsEnd() {
         for seed in UInt64(0)..<50 {
             var progress = RequestProgress(policy: policy, isIdempotent: true)
-            var random = Seeded(state: seed)
+            var random = SeededGenerator(seed: seed)
             for base in [Int64(10), 20, 40] {
                 let action = progress.next(
                     after: lost(.possiblySent), from: node, remaining: .seconds(10), using: &random)
@@ -80,7 +70,7 @@ private func name(_ action: RequestProgress.Action) -> String {
 
     @Test func retryAfterIsHeededUpToTheBound() {
         var progress = RequestProgress(policy: policy, isIdempotent: true)
-        var random = Seeded(state: 0)
+        var random = SeededGenerator(seed: 0)
         let action = progress.next(
             after: .answer(status: 503, location: nil, retryAfterSeconds: 3_600), from: node, remaining: .seconds(10),
             using: &random)
@@ -90,7 +80,7 @@ private func name(_ action: RequestProgress.Action) -> String {
 
     @Test func nothingWaitsPastItsDeadline() {
         var progress = RequestProgress(policy: policy, isIdempotent: true)
-        var random = Seeded(state: 0)
+        var random = SeededGenerator(seed: 0)
         let action = progress.next(
             after: lost(.possiblySent), from: node, remaining: .milliseconds(5), using: &random)
         #expect(name(action) == "fail unavailable")
@@ -102,7 +92,7 @@ private func name(_ action: RequestProgress.Action) -> String {
 
     @Test func redirectsAreCountedPerAttempt() {
         var progress = RequestProgress(policy: policy, isIdempotent: true)
-        var random = Seeded(state: 0)
+        var random = SeededGenerator(seed: 0)
         let redirect = RequestProgress.Outcome.answer(status: 307, location: "http://m:2/", retryAfterSeconds: nil)
         var actions: [String] = []
         for _ in 0..<12 {

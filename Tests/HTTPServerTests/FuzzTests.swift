@@ -1,5 +1,6 @@
 import NIOCore
 import NIOHTTP1
+import TestSupport
 import Testing
 
 @testable import HTTPServer
@@ -83,10 +84,10 @@ import Testing
     }
 
     /// A refusal does not say that it answers a HEAD; it is the last, so that it can be seen.
-    private static func check(_ bytes: [UInt8]) throws -> [Answer] {
-        var (answers, rest) = try Answer.parse(bytes)
-        if rest > 0 { (answers, rest) = try Answer.parse(bytes, heads: [answers.count]) }
-        guard rest == 0 else { throw Answer.Malformed(what: "\(rest) bytes behind the last answer") }
+    private static func check(_ bytes: [UInt8]) throws -> [RawAnswer] {
+        var (answers, rest) = try RawAnswer.parse(bytes)
+        if rest > 0 { (answers, rest) = try RawAnswer.parse(bytes, heads: [answers.count]) }
+        guard rest == 0 else { throw RawAnswer.Malformed(what: "\(rest) bytes behind the last answer") }
         return answers
     }
 

@@ -2,6 +2,7 @@ import NIOCore
 import NIOEmbedded
 import NIOHTTP1
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import HTTPServer
@@ -177,7 +178,7 @@ import Testing
         try rig.channel.writeInbound(ByteBuffer(string: get("/1") + get("/2") + get("/3")))
         rig.channel.embeddedEventLoop.run()
         let first = try rig.channel.readOutbound(as: ByteBuffer.self)
-        try #expect(Answer.parse(Array(first?.readableBytesView ?? .init())).answers.count == 3)
+        try #expect(RawAnswer.parse(Array(first?.readableBytesView ?? .init())).answers.count == 3)
         try #expect(rig.channel.readOutbound(as: ByteBuffer.self) == nil)
         try rig.finish()
     }
@@ -206,7 +207,8 @@ import Testing
         }
         #expect(early == nil)
         let first = try rig.channel.readOutbound(as: ByteBuffer.self)
-        try #expect(Answer.parse(Array(first?.readableBytesView ?? .init())).answers.map(\.status) == [204, 204, 204])
+        try #expect(
+            RawAnswer.parse(Array(first?.readableBytesView ?? .init())).answers.map(\.status) == [204, 204, 204])
         try rig.finish()
     }
 }
@@ -246,10 +248,10 @@ final class Rig {
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
     }
 
-    func answers() throws -> [Answer] {
+    func answers() throws -> [RawAnswer] {
         var bytes: [UInt8] = []
         while let buffer = try channel.readOutbound(as: ByteBuffer.self) { bytes += buffer.readableBytesView }
-        let (answers, rest) = try Answer.parse(bytes)
+        let (answers, rest) = try RawAnswer.parse(bytes)
         #expect(rest == 0)
         return answers
     }

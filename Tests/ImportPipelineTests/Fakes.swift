@@ -3,17 +3,7 @@ import DistribKVClient
 import ImportPipeline
 import NIOCore
 import Synchronization
-
-/// SplitMix64: the same test for the same seed.
-struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}
+import TestSupport
 
 /// A text in chunks of a given size.
 final class TextSource: ImportSource {
@@ -45,7 +35,7 @@ final class TextSource: ImportSource {
 final class MemorySink: ImportSink {
     private struct State {
         var data: [[UInt8]: [UInt8]] = [:]
-        var random: Seeded
+        var random: SeededGenerator
         var bytesInFlight = 0
         var bytesInFlightPeak = 0
         var batchesInFlight = 0
@@ -57,7 +47,7 @@ final class MemorySink: ImportSink {
     private let failure: @Sendable (KVPair) -> KVError?
 
     init(seed: UInt64 = 1, failure: @escaping @Sendable (KVPair) -> KVError? = { _ in nil }) {
-        state = Mutex(State(random: Seeded(state: seed)))
+        state = Mutex(State(random: SeededGenerator(seed: seed)))
         self.failure = failure
     }
 

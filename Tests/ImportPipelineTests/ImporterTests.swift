@@ -2,6 +2,7 @@ import Core
 import DistribKVClient
 import NIOCore
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import ImportPipeline
@@ -128,7 +129,7 @@ private func lines(_ count: Int) -> [String] { (1...count).map { "key-\($0)\tval
     }
 
     @Test(arguments: UInt64(0)..<30) func theLastOfRecordsWithOneKeyWins(seed: UInt64) async {
-        var random = Seeded(state: seed)
+        var random = SeededGenerator(seed: seed)
         let records = (0..<400).map { (key: "k\(Int.random(in: 0..<20, using: &random))", value: "v\($0)") }
         let sink = MemorySink(seed: seed)
         let (counts, _) = await importAll(
@@ -145,10 +146,10 @@ private func lines(_ count: Int) -> [String] { (1...count).map { "key-\($0)\tval
     /// The cluster fails now and then; the import is resumed where it said until it is through. At every stop
     /// everything before the line it named must be in the cluster.
     @Test(arguments: UInt64(0)..<40) func resumingWhereItSaidLosesNothing(seed: UInt64) async {
-        var random = Seeded(state: seed)
+        var random = SeededGenerator(seed: seed)
         let records = (1...600).map { (key: "k\($0)", value: "v\($0)") }
         let text = records.map { "\($0.key)\t\($0.value)" }.joined(separator: "\n")
-        let failures = Mutex(Seeded(state: seed ^ 0xFEED))
+        let failures = Mutex(SeededGenerator(seed: seed ^ 0xFEED))
         let sink = MemorySink(seed: seed) { _ in
             failures.withLock { Int.random(in: 0..<200, using: &$0) == 0 } ? KVError(.unavailable, "down") : nil
         }

@@ -2,6 +2,7 @@ import Core
 import FoundationEssentials
 import LSM
 import NIOCore
+import TestSupport
 import Testing
 
 @Suite struct DatabaseTests {

@@ -4,6 +4,7 @@ import NIOCore
 import NIOEmbedded
 import NIOHTTP1
 import Sharding
+import TestSupport
 import Testing
 import Wire
 
@@ -139,7 +140,7 @@ private func unreachable(_ address: NodeAddress) -> NodeFailure {
     private func poller(_ cluster: ClusterView) -> HealthPoller {
         HealthPoller(
             eventLoop: loop, cluster: cluster, transport: transport, interval: interval, timeout: .seconds(1),
-            random: SplitMix(state: 1))
+            random: SeededGenerator(seed: 1))
     }
 
     private func answer(_ status: Int, epoch: UInt64? = nil) -> NodeResponse {

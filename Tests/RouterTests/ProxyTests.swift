@@ -6,6 +6,7 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 import ServiceSupport
+import TestSupport
 import Testing
 import Wire
 

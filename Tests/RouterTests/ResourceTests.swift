@@ -3,6 +3,7 @@ import DistribKVClient
 import NIOCore
 import NIOHTTP1
 import Sharding
+import TestSupport
 import Testing
 import Wire
 

@@ -2,6 +2,7 @@ import Core
 import HTTPServer
 import NIOHTTP1
 import ServiceSupport
+import TestSupport
 import Testing
 import Wire
 
@@ -78,23 +79,12 @@ private func key(_ target: String) -> Result<[UInt8], Problem>? {
     /// Whatever the bytes, encoding a key and reading it again gives the key.
     @Test func roundTrip() throws {
         let seed = UInt64.random(in: .min ... .max)
-        var random = SplitMix(state: seed)
+        var random = SeededGenerator(seed: seed)
         for _ in 0..<500 {
             let original = (0..<Int.random(in: 1...40, using: &random)).map { _ in
                 UInt8.random(in: .min ... .max, using: &random)
             }
             #expect(try key(APIPath.key(original))?.get() == original, "seed \(seed)")
         }
-    }
-}
-
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
     }
 }

@@ -1,6 +1,7 @@
 import Core
 import LSM
 import NIOCore
+import TestSupport
 import Testing
 import Wire
 

@@ -2,6 +2,7 @@ import Core
 import LSM
 import NIOCore
 import Synchronization
+import TestSupport
 import Testing
 import Wire
 

@@ -1,20 +1,8 @@
 import Core
+import TestSupport
 import Testing
 
 @testable import Sharding
-
-/// SplitMix64: the same names on every machine from a seed that is written down.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}
 
 /// 65 names of one kind.
 enum NamingScheme: String, CaseIterable, Sendable, CustomTestStringConvertible {
@@ -36,7 +24,7 @@ enum NamingScheme: String, CaseIterable, Sendable, CustomTestStringConvertible {
     }
 
     private func random(seed: UInt64, _ index: Int) -> String {
-        var generator = SeededGenerator(state: seed << 32 | UInt64(index))
+        var generator = SeededGenerator(seed: seed << 32 | UInt64(index))
         let letters = Array("abcdefghijklmnopqrstuvwxyz0123456789.-_")
         var name = ""
         for _ in 0..<Int.random(in: 3...24, using: &generator) {
@@ -105,7 +93,7 @@ enum NamingScheme: String, CaseIterable, Sendable, CustomTestStringConvertible {
     /// Names decide, positions do not: reordering the file moves no slot to another name.
     @Test func theOrderOfNamesMovesNothing() {
         let seed = UInt64.random(in: 0 ... .max)
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let names = (0..<12).map { "shard-\($0)" }
         let shuffled = names.shuffled(using: &generator)
         let left = ConsistentHashRing.assign(shards: names).map { names[Int($0)] }

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import Sharding
@@ -38,7 +39,7 @@ import Testing
 
     @Test func anyBytesHaveASlot() {
         let seed = UInt64.random(in: 0 ... .max)
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         for _ in 0..<2_000 {
             let key = (0..<Int.random(in: 0...40, using: &generator)).map { _ in
                 // Braces often, so that tags of all shapes come up.

@@ -1,20 +1,8 @@
 import Core
 import NIOCore
+import TestSupport
 import Testing
 import Wire
-
-/// SplitMix64, so that a printed seed replays a failure.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}
 
 @Suite struct LogFrameTests {
     private func frame(term: UInt64, lsn: UInt64, version: UInt64, _ batch: [UInt8]) -> LogFrame {
@@ -99,7 +87,7 @@ struct SeededGenerator: RandomNumberGenerator {
     /// CRC-32C finds every error of up to three bits at this length, so no damaged frame may come out at all.
     @Test func flippedBitsNeverMakeAnotherFrame() {
         let seed = UInt64.random(in: 0 ... .max)
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let bytes = encode(samples)
         let (samples, bits) = (samples, bytes.count * 8)
         // Every single bit once, and then three at random.
@@ -120,7 +108,7 @@ struct SeededGenerator: RandomNumberGenerator {
 
     @Test func randomBytesAreRefusedOrWaitForMore() {
         let seed = UInt64.random(in: 0 ... .max)
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         for _ in 0..<5_000 {
             var bytes = (0..<Int.random(in: 0...120, using: &generator)).map { _ in
                 UInt8.random(in: 0...255, using: &generator)

@@ -4,6 +4,7 @@ import NIOCore
 import NIOHTTP1
 import Sharding
 import Synchronization
+import TestSupport
 import Testing
 import Wire
 
@@ -102,7 +103,9 @@ struct Load: Sendable {
         let stop = StopFlag()
         try await withThrowingTaskGroup(of: Void.self) { group in
             for writer in 0..<writers {
-                group.addTask { await write(writer, SeededRandom(seed: seed &+ UInt64(writer) &* 7_919), until: stop) }
+                group.addTask {
+                    await write(writer, SeededGenerator(seed: seed &+ UInt64(writer) &* 7_919), until: stop)
+                }
             }
             defer { stop.raise() }
             try await body()
@@ -120,7 +123,7 @@ struct Load: Sendable {
         try await eventually("\(count) acknowledged writes") { ledger.acknowledgedCount >= target }
     }
 
-    private func write(_ writer: Int, _ seed: SeededRandom, until stop: StopFlag) async {
+    private func write(_ writer: Int, _ seed: SeededGenerator, until stop: StopFlag) async {
         var random = seed
         var number = 0
         var own: [String] = []

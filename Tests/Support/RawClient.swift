@@ -1,15 +1,21 @@
-import NIOCore
+public import Core
+public import NIOCore
 import NIOPosix
 
 /// Sends and receives bytes as they are, over a real socket; every wait has a deadline.
-final class RawClient: Sendable {
-    struct Timeout: Error, CustomStringConvertible {
-        let waitedFor: String
-        let received: String
-        var description: String { "no \(waitedFor) in time; received so far: \(received.debugDescription)" }
+public final class RawClient: Sendable {
+    public struct Timeout: Error, CustomStringConvertible {
+        public let waitedFor: String
+        public let received: String
+        public var description: String { "no \(waitedFor) in time; received so far: \(received.debugDescription)" }
+
+        public init(waitedFor: String, received: String) {
+            self.waitedFor = waitedFor
+            self.received = received
+        }
     }
 
-    static let deadline = TimeAmount.seconds(60)
+    public static let deadline = TimeAmount.seconds(60)
 
     private let channel: any Channel
     private let collector: NIOLoopBound<Collector>
@@ -20,8 +26,19 @@ final class RawClient: Sendable {
     }
 
     /// - Parameter reading: false leaves everything in the sockets' buffers until ``startReading()``.
-    static func connect(to address: SocketAddress, reading: Bool = true) async throws -> RawClient {
-        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+    public static func connect(to address: SocketAddress, reading: Bool = true) async throws -> RawClient {
+        try await connect(reading: reading) { $0.connect(to: address) }
+    }
+
+    /// - Parameter reading: false leaves everything in the sockets' buffers until ``startReading()``.
+    public static func connect(to address: NodeAddress, reading: Bool = true) async throws -> RawClient {
+        try await connect(reading: reading) { $0.connect(host: address.host, port: address.port) }
+    }
+
+    private static func connect(
+        reading: Bool, _ open: (ClientBootstrap) -> EventLoopFuture<any Channel>
+    ) async throws -> RawClient {
+        let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .channelOption(.allowRemoteHalfClosure, value: true)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelOption(.autoRead, value: reading)
@@ -31,7 +48,7 @@ final class RawClient: Sendable {
                     try channel.pipeline.syncOperations.addHandler(Collector(eventLoop: channel.eventLoop))
                 }
             }
-            .connect(to: address).get()
+        let channel = try await open(bootstrap).get()
         let collector = try await channel.eventLoop.submit {
             NIOLoopBound(
                 try channel.pipeline.syncOperations.handler(type: Collector.self), eventLoop: channel.eventLoop)
@@ -40,41 +57,43 @@ final class RawClient: Sendable {
     }
 
     /// Hands bytes to the socket. A peer that has closed is not an error here: what it answered shows.
-    func send(_ text: String) { send(Array(text.utf8)) }
+    public func send(_ text: String) { send(Array(text.utf8)) }
 
-    func send(_ bytes: [UInt8]) { channel.writeAndFlush(ByteBuffer(bytes: bytes), promise: nil) }
+    public func send(_ bytes: [UInt8]) { channel.writeAndFlush(ByteBuffer(bytes: bytes), promise: nil) }
 
     /// Sends, and waits until the sockets have taken all of it; throws where the peer has closed or reset instead.
-    func deliver(_ bytes: [UInt8]) async throws { try await channel.writeAndFlush(ByteBuffer(bytes: bytes)) }
+    public func deliver(_ bytes: [UInt8]) async throws { try await channel.writeAndFlush(ByteBuffer(bytes: bytes)) }
 
     /// Ends this side of the connection, after what was sent.
-    func finish() { channel.close(mode: .output, promise: nil) }
+    public func finish() { channel.close(mode: .output, promise: nil) }
 
     /// A connection that has ended meanwhile has read what there was.
-    func startReading() async { try? await channel.setOption(.autoRead, value: true).get() }
+    public func startReading() async { try? await channel.setOption(.autoRead, value: true).get() }
 
-    func close() async { try? await channel.close().get() }
+    public func close() async { try? await channel.close().get() }
 
     /// Waits for `count` whole answers.
-    func answers(_ count: Int, heads: Set<Int> = []) async throws -> [Answer] {
+    public func answers(_ count: Int, heads: Set<Int> = []) async throws -> [RawAnswer] {
         let received = try await wait(for: "\(count) answers") { bytes, _ in
-            ((try? Answer.parse(bytes, heads: heads).answers.count) ?? 0) >= count
+            ((try? RawAnswer.parse(bytes, heads: heads).answers.count) ?? 0) >= count
         }
-        return try Answer.parse(received, heads: heads).answers
+        return try RawAnswer.parse(received, heads: heads).answers
     }
 
-    func bytes(_ count: Int) async throws -> [UInt8] {
+    public func bytes(_ count: Int) async throws -> [UInt8] {
         try await wait(for: "\(count) bytes") { bytes, _ in bytes.count >= count }
     }
 
     /// Waits until the server ends its side, and takes everything for whole answers.
-    func answersToEnd(heads: Set<Int> = []) async throws -> [Answer] {
-        let (answers, rest) = try Answer.parse(try await bytesToEnd(), heads: heads)
-        guard rest == 0 else { throw Answer.Malformed(what: "\(rest) bytes after the last whole answer") }
+    public func answersToEnd(heads: Set<Int> = []) async throws -> [RawAnswer] {
+        let (answers, rest) = try RawAnswer.parse(try await bytesToEnd(), heads: heads)
+        guard rest == 0 else { throw RawAnswer.Malformed(what: "\(rest) bytes after the last whole answer") }
         return answers
     }
 
-    func bytesToEnd() async throws -> [UInt8] { try await wait(for: "end of the connection") { _, ended in ended } }
+    public func bytesToEnd() async throws -> [UInt8] {
+        try await wait(for: "end of the connection") { _, ended in ended }
+    }
 
     /// Everything received once `condition` holds of it; the flag says that nothing more will come.
     private func wait(

@@ -1,13 +1,13 @@
-import Core
+public import Core
 import Glibc
 
 /// A loopback port that refuses connections for as long as this lives: bound, so that nobody else gets it, but not
 /// listening.
-final class DeafPort: Sendable {
-    let address: NodeAddress
+public final class DeafPort: Sendable {
+    public let address: NodeAddress
     private let descriptor: CInt
 
-    init() throws {
+    public init() throws {
         let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
         self.descriptor = descriptor
         var address = sockaddr_in()

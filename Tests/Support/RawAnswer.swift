@@ -1,24 +1,26 @@
 /// One answer as it came over the wire, read as strictly as RFC 9112 has it.
-struct Answer: Sendable, Equatable, CustomStringConvertible {
-    struct Malformed: Error, CustomStringConvertible {
-        let what: String
-        var description: String { "not an HTTP answer: \(what)" }
+public struct RawAnswer: Sendable, Equatable, CustomStringConvertible {
+    public struct Malformed: Error, CustomStringConvertible {
+        public let what: String
+        public var description: String { "not an HTTP answer: \(what)" }
+
+        public init(what: String) { self.what = what }
     }
 
-    var status: Int
-    var fields: [(name: String, value: String)]
-    var body: [UInt8]
+    public var status: Int
+    public var fields: [(name: String, value: String)]
+    public var body: [UInt8]
 
-    static func == (one: Answer, other: Answer) -> Bool {
+    public static func == (one: RawAnswer, other: RawAnswer) -> Bool {
         one.status == other.status && one.body == other.body && one.fields.elementsEqual(other.fields, by: ==)
     }
 
-    var text: String { String(decoding: body, as: UTF8.self) }
-    var description: String { "\(status) \(fields.map { "\($0.name): \($0.value)" }) \(body.count) bytes" }
-    var closes: Bool { self["connection"] == "close" }
+    public var text: String { String(decoding: body, as: UTF8.self) }
+    public var description: String { "\(status) \(fields.map { "\($0.name): \($0.value)" }) \(body.count) bytes" }
+    public var closes: Bool { self["connection"] == "close" }
 
     /// The only value of a field; nil where it is missing or there twice.
-    subscript(name: String) -> String? {
+    public subscript(name: String) -> String? {
         let values = fields.filter { $0.name == name }.map(\.value)
         return values.count == 1 ? values[0] : nil
     }
@@ -26,8 +28,8 @@ struct Answer: Sendable, Equatable, CustomStringConvertible {
     /// The whole answers in `bytes`, and how many bytes follow them.
     /// - Parameter heads: the places of the answers to HEAD requests, which have no body; those that say so with
     ///   an `x-method` field need not be named.
-    static func parse(_ bytes: [UInt8], heads: Set<Int> = []) throws -> (answers: [Answer], rest: Int) {
-        var answers: [Answer] = []
+    public static func parse(_ bytes: [UInt8], heads: Set<Int> = []) throws -> (answers: [RawAnswer], rest: Int) {
+        var answers: [RawAnswer] = []
         var rest = bytes[...]
         while let (answer, length) = try parseFirst(rest, isHead: heads.contains(answers.count)) {
             answers.append(answer)
@@ -36,7 +38,7 @@ struct Answer: Sendable, Equatable, CustomStringConvertible {
         return (answers, rest.count)
     }
 
-    private static func parseFirst(_ bytes: ArraySlice<UInt8>, isHead: Bool) throws -> (Answer, Int)? {
+    private static func parseFirst(_ bytes: ArraySlice<UInt8>, isHead: Bool) throws -> (RawAnswer, Int)? {
         guard let headEnd = endOfHead(bytes) else { return nil }
         let head = String(decoding: bytes[bytes.startIndex..<headEnd - 4], as: UTF8.self)
         var lines = head.split(separator: "\r\n", omittingEmptySubsequences: false)[...]
@@ -51,7 +53,7 @@ struct Answer: Sendable, Equatable, CustomStringConvertible {
             else { throw Malformed(what: head) }
             fields.append((String(line[..<colon]), String(line[colon...].dropFirst(2))))
         }
-        var answer = Answer(status: status, fields: fields, body: [])
+        var answer = RawAnswer(status: status, fields: fields, body: [])
         let hasNoContent = status < 200 || status == 204 || status == 304
         guard hasNoContent == (answer["content-length"] == nil) else { throw Malformed(what: head) }
         let hasNoBody = hasNoContent || isHead || answer["x-method"] == "HEAD"
