@@ -93,6 +93,30 @@ extension ClusterTests {
             }
         }
 
+        /// A client that waits for `100 Continue` never sends a body to a node that would throw it away.
+        @Test(.timeLimit(.minutes(3)))
+        func redirectsBeforeTheBody() async throws {
+            try await TestCluster.running(.ring(shards: 2, nodes: 3, replicas: 2), replicator: false) { cluster in
+                for number in 0..<6 {
+                    let key = Array("early/\(number)".utf8)
+                    let shard = cluster.shard(of: key)
+                    for address in cluster.nodes + [cluster.router] {
+                        let client = try await RawClient.connect(to: address)
+                        client.send(
+                            "PUT \(APIPath.key(key)) HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n"
+                                + "expect: 100-continue\r\n\r\n")
+                        // No byte of the body follows: what is answered now is answered without it.
+                        let answer = String(decoding: try await client.bytes(12), as: UTF8.self)
+                        let expected =
+                            address == shard.leader
+                            ? "100" : address == cluster.router || shard.replicas.contains(address) ? "307" : "308"
+                        #expect(answer.hasPrefix("HTTP/1.1 \(expected)"))
+                        await client.close()
+                    }
+                }
+            }
+        }
+
         @Test(.timeLimit(.minutes(3)))
         func proxy() async throws {
             var layout = Layout.ring(shards: 2, nodes: 2, replicas: 1)
