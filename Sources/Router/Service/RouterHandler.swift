@@ -14,7 +14,7 @@ import Wire
 final class RouterHandler: HTTPHandler {
     /// Bodies of requests that need none, read only so that the answer can be about the request.
     private static let ignoredBodyBytesMax = 65_536
-    private static let keyMethods = "GET, HEAD, PUT, POST, DELETE"
+    private static let keyMethods = "GET, HEAD, PUT, DELETE"
 
     private(set) var table: RoutingTable
     private let proxiesByDefault: Bool
@@ -52,7 +52,7 @@ final class RouterHandler: HTTPHandler {
     // MARK: HTTPHandler
 
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int {
-        method == .PUT || method == .POST ? valueBytesMax : RouterHandler.ignoredBodyBytesMax
+        method == .PUT ? valueBytesMax : RouterHandler.ignoredBodyBytesMax
     }
 
     /// A redirect sends the body elsewhere: a client that asks first is spared sending it here as well.
@@ -109,7 +109,7 @@ final class RouterHandler: HTTPHandler {
         let isRead: Bool
         switch method {
         case .GET, .HEAD: isRead = true
-        case .PUT, .DELETE, .POST: isRead = false
+        case .PUT, .DELETE: isRead = false
         default: return .wrongMethod
         }
         let slot = try place.withKey(in: target) { HashSlot(key: $0) }
