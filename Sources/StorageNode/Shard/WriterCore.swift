@@ -101,14 +101,7 @@ struct WriterCore {
             reservedBytes: LogFrame.headerBytes, capacity: SystemRecords.batchOverheadBytes)
         builder.putPosition(barrier)
         builder.putTermStart(term: term, lsn: barrier.lsn)
-        let records = builder.count
-        var frame = builder.finish()
-        LogFrame.seal(&frame, position: barrier)
-        try write(
-            frame, records: records,
-            batches: [
-                CommitLog.Batch(position: barrier, frame: frame, sequence: nextSequence)
-            ])
+        try write(builder, at: barrier)
     }
 
     private struct Cursor {
@@ -197,14 +190,7 @@ struct WriterCore {
             }
             cursor = Cursor(submission: cursor.submission + 1, operation: 0)
         }
-        let records = builder.count
-        var frame = builder.finish()
-        LogFrame.seal(&frame, position: next)
-        try write(
-            frame, records: records,
-            batches: [
-                CommitLog.Batch(position: next, frame: frame, sequence: nextSequence)
-            ])
+        try write(builder, at: next)
         return firstVersion
     }
 
@@ -229,6 +215,16 @@ struct WriterCore {
     }
 
     // MARK: Writing
+
+    /// Writes one log batch of this replica's own making.
+    /// - Parameter builder: with ``LogFrame/headerBytes`` bytes reserved, and the position record first.
+    private mutating func write(_ builder: consuming WriteBatchBuilder, at position: LogPosition) throws(KVError) {
+        let records = builder.count
+        var frame = builder.finish()
+        LogFrame.seal(&frame, position: position)
+        let batch = CommitLog.Batch(position: position, frame: frame, sequence: nextSequence)
+        try write(frame, records: records, batches: [batch])
+    }
 
     /// Writes one RocksDB batch that holds the given log batches, then publishes them.
     /// - Parameter frame: ``LogFrame/headerBytes`` bytes of anything and then the batch.
