@@ -28,23 +28,21 @@ final class ReplicatorHandler: HTTPHandler, Sendable {
     func response(to rejection: HTTPRejection) -> HTTPResponse { HTTPResponse(problem: Problem(rejection)) }
 
     func writeCommonFields(into buffer: inout ByteBuffer) {
-        buffer.writeString("\(KVHeader.epoch): \(engine.topology.epoch)\r\n")
+        buffer.writeBytes(KVHeader.epochField(engine.topology.epoch))
     }
 
     private func answer(_ request: HTTPRequest) -> HTTPResponse {
-        let response: () -> HTTPResponse
-        switch String(request.path) {
-        case APIPath.healthz: response = { HTTPResponse(text: "ok") }
-        case APIPath.readyz: response = readiness
-        case APIPath.status: response = { HTTPResponse(document: self.status) }
-        case APIPath.topology: response = topology
-        case "/metrics": response = exposition
-        default: return HTTPResponse(unknownPath: request.path)
+        switch OperatingResource.requested(by: request) {
+        case .resource(.healthz): HTTPResponse(text: "ok")
+        case .resource(.readyz): readiness()
+        case .resource(.status): HTTPResponse(document: status)
+        case .resource(.topology): topology()
+        case .resource(.metrics):
+            HTTPResponse(
+                text: metrics.exposition() + ReplicationText.render(engine.shards),
+                mediaType: MetricsRegistry.contentType)
+        case .refused(let response): response
         }
-        guard request.method == .GET || request.method == .HEAD else {
-            return HTTPResponse(methodNotAllowed: request.method.rawValue, allowed: "GET, HEAD")
-        }
-        return response()
     }
 
     /// A replicator serves while it runs the loops of its shards, whether or not the nodes are there.
@@ -61,12 +59,6 @@ final class ReplicatorHandler: HTTPHandler, Sendable {
         } catch {
             return HTTPResponse(problem: Problem(.internalError, "The topology cannot be encoded: \(error)."))
         }
-    }
-
-    private func exposition() -> HTTPResponse {
-        let text = metrics.exposition() + ReplicationText.render(engine.shards)
-        return HTTPResponse(
-            status: 200, headers: [("content-type", MetricsRegistry.contentType)], body: ByteBuffer(string: text))
     }
 
     private var status: ReplicatorStatus {

@@ -27,28 +27,17 @@ final class RouterResources: Sendable {
 
     /// - Parameter table: what the asking event loop goes by.
     func response(to request: HTTPRequest, table: RoutingTable) -> HTTPResponse {
-        let make: () -> HTTPResponse
-        switch request.path {
-        case APIPath.topology:
-            make = {
-                HTTPResponse(
-                    status: 200, headers: [(name: "content-type", value: MediaType.json)], body: table.document.json)
-            }
-        case APIPath.status: make = { HTTPResponse(document: self.status) }
-        case APIPath.healthz: make = { HTTPResponse(text: "alive") }
-        case APIPath.readyz: make = { self.readiness(table) }
-        case "/metrics":
-            make = {
-                HTTPResponse(
-                    status: 200, headers: [(name: "content-type", value: MetricsRegistry.contentType)],
-                    body: ByteBuffer(string: self.registry.exposition()))
-            }
-        default: return HTTPResponse(unknownPath: request.path)
+        switch OperatingResource.requested(by: request) {
+        case .resource(.topology):
+            HTTPResponse(
+                status: 200, headers: [(name: "content-type", value: MediaType.json)], body: table.document.json)
+        case .resource(.status): HTTPResponse(document: status)
+        case .resource(.healthz): HTTPResponse(text: "alive")
+        case .resource(.readyz): readiness(table)
+        case .resource(.metrics):
+            HTTPResponse(text: registry.exposition(), mediaType: MetricsRegistry.contentType)
+        case .refused(let response): response
         }
-        guard request.method == .GET || request.method == .HEAD else {
-            return HTTPResponse(methodNotAllowed: request.method.rawValue, allowed: "GET, HEAD")
-        }
-        return make()
     }
 
     private func readiness(_ table: RoutingTable) -> HTTPResponse {

@@ -2,6 +2,7 @@ import Core
 import NIOCore
 import ServiceSupport
 import Sharding
+import Wire
 
 /// A topology with what is derived from it once: its JSON and its header field.
 struct TopologyDocument: Sendable {
@@ -18,7 +19,7 @@ struct TopologyDocument: Sendable {
         var json = ByteBuffer(bytes: try topology.json())
         json.writeStaticString("\n")
         self.json = json
-        self.epochField = Array("kv-epoch: \(topology.epoch)\r\n".utf8)
+        self.epochField = KVHeader.epochField(topology.epoch)
         self.nodes = topology.nodes
     }
 }

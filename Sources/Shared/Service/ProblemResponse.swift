@@ -48,10 +48,11 @@ extension HTTPResponse {
     }
 
     /// 200 with a line of text, for `/healthz` and the like.
-    public init(text: String) {
-        self.init(
-            status: 200, headers: [(name: "content-type", value: "text/plain; charset=utf-8")],
-            body: ByteBuffer(string: text + "\n"))
+    public init(text: String) { self.init(text: text + "\n", mediaType: "text/plain; charset=utf-8") }
+
+    /// 200 with text as it is.
+    public init(text: String, mediaType: String) {
+        self.init(status: 200, headers: [(name: "content-type", value: mediaType)], body: ByteBuffer(string: text))
     }
 }
 

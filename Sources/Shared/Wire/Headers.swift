@@ -4,6 +4,8 @@ public enum KVHeader {
     public static let version = "kv-version"
     /// The topology epoch of the answering process, decimal. On every answer.
     public static let epoch = "kv-epoch"
+    /// `kv-epoch: …` with its CRLF, as every answer carries it; made once for each topology.
+    public static func epochField(_ epoch: UInt64) -> [UInt8] { Array("\(self.epoch): \(epoch)\r\n".utf8) }
     /// The leader's term, on replication requests and answers, decimal.
     public static let term = "kv-term"
     /// The last lsn the answering leader has committed, on log answers, decimal.

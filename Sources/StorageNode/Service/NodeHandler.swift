@@ -21,7 +21,7 @@ final class NodeHandler: HTTPHandler {
         self.node = node
         keys = KeyHandler(node: node, eventLoop: eventLoop)
         replication = ReplicationHandler(node: node)
-        epochField = Array("\(KVHeader.epoch): \(node.topology.epoch)\r\n".utf8)
+        epochField = KVHeader.epochField(node.topology.epoch)
     }
 
     func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(epochField) }
@@ -59,21 +59,17 @@ final class NodeHandler: HTTPHandler {
     }
 
     private func handleOther(_ request: HTTPRequest, _ exchange: HTTPExchange) {
-        let path = request.path
-        if path.hasPrefix(ReplicationHandler.pathPrefix) { return replication.handle(request, exchange) }
-        let answer: () -> Void
-        switch path {
-        case APIPath.healthz: answer = { exchange.respond(HTTPResponse(text: "ok")) }
-        case APIPath.readyz: answer = { exchange.respond(self.readiness) }
-        case APIPath.topology: answer = { exchange.respond(HTTPResponse(json: self.node.topologyDocument)) }
-        case APIPath.status: answer = { self.respondStatus(exchange) }
-        case APIPath.metrics: answer = { self.respondMetrics(exchange) }
-        default: return exchange.respond(HTTPResponse(unknownPath: path))
+        if request.path.hasPrefix(ReplicationHandler.pathPrefix) { return replication.handle(request, exchange) }
+        switch OperatingResource.requested(by: request) {
+        case .resource(.healthz): exchange.respond(HTTPResponse(text: "ok"))
+        case .resource(.readyz): exchange.respond(readiness)
+        case .resource(.topology): exchange.respond(HTTPResponse(json: node.topologyDocument))
+        case .resource(.status): respondStatus(exchange)
+        case .resource(.metrics):
+            exchange.respond(
+                HTTPResponse(text: node.metrics.registry.exposition(), mediaType: MetricsRegistry.contentType))
+        case .refused(let response): exchange.respond(response)
         }
-        guard request.method == .GET || request.method == .HEAD else {
-            return exchange.respond(HTTPResponse(methodNotAllowed: request.method.rawValue, allowed: "GET, HEAD"))
-        }
-        answer()
     }
 
     /// Ready while every hosted shard takes what its role lets it take.
@@ -89,13 +85,5 @@ final class NodeHandler: HTTPHandler {
         let node = self.node
         let document = node.readers.run(on: exchange.eventLoop) { HTTPResponse(document: try node.status()) }
         exchange.respond(document) { HTTPResponse(problem: Problem($0)) }
-    }
-
-    private func respondMetrics(_ exchange: HTTPExchange) {
-        let text = node.metrics.registry.exposition()
-        exchange.respond(
-            HTTPResponse(
-                status: 200, headers: [(name: "content-type", value: MetricsRegistry.contentType)],
-                body: ByteBuffer(string: text)))
     }
 }
