@@ -34,6 +34,10 @@ public struct ReplicationSettings: Sendable, Hashable {
     public var batchBytesMax = 1 << 20
     /// Batches read from a leader and not yet confirmed, per follower.
     public var inFlightBytesMax = 4 << 20
+    /// Of all snapshots together that one replicator carries; nil for no limit.
+    public var snapshotBytesPerSecondMax: Int?
+    /// Of writes that do not say.
+    public var defaultAck = AckLevel.leader
 
     public init() {}
 }

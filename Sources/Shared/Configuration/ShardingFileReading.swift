@@ -202,6 +202,16 @@ extension TableReader {
                 "\(ByteSize.describe(replication.inFlightBytesMax)) is less than batch_bytes_max; "
                     + "allowed: at least \(ByteSize.describe(replication.batchBytesMax))")
         }
+        let snapshotRate = bytes("snapshot_bytes_per_second", default: 0, in: 0...1 << 40)
+        replication.snapshotBytesPerSecondMax = snapshotRate == 0 ? nil : snapshotRate
+        replication.defaultAck = ackLevel("default_ack", default: replication.defaultAck)
+    }
+
+    fileprivate mutating func ackLevel(_ key: String, default fallback: AckLevel) -> AckLevel {
+        let text = string(
+            key, default: fallback.description, allowed: "\"leader\", \"quorum\", \"all\" or a number of replicas as \"2\""
+        ) { AckLevel($0) != nil }
+        return text.flatMap { AckLevel($0) } ?? fallback
     }
 
     fileprivate mutating func read(into router: inout RouterSettings) {

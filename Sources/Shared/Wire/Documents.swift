@@ -48,6 +48,18 @@ public struct StorageNodeStatus: Codable, Sendable, Hashable {
         public var logFirstLsn: UInt64?
         /// Why writes are refused; nil while they are taken.
         public var failure: String?
+        /// What the replica is doing; nil from a node that does not say.
+        public var state: ReplicaState?
+        /// The highest term seen, promised or led in; at least `term`.
+        public var newestTerm: UInt64?
+        /// Of a follower: by how many milliseconds it may be behind its leader.
+        public var lagMilliseconds: UInt64?
+        /// Of a leader: what it knows of its followers.
+        public var followers: [FollowerAck]?
+        /// Of a replica that is being rebuilt.
+        public var snapshot: SnapshotProgress?
+        /// Writes that this replica had and the shard's history has not, saved before it was rebuilt.
+        public var diverged: [DivergedWrites]?
 
         public init(
             name: String, role: PositionDocument.Role, position: LogPosition, keysEstimate: UInt64, diskBytes: UInt64,
@@ -131,8 +143,10 @@ public struct ReplicatorStatus: Codable, Sendable, Hashable {
         case probe
         /// Sending it batches.
         case replicate
-        /// It cannot be fed from the log; it needs a snapshot.
+        /// It cannot be fed from the log and waits for a snapshot.
         case needsSnapshot = "needs-snapshot"
+        /// It is being rebuilt from a snapshot.
+        case snapshot
     }
 
     public struct Follower: Codable, Sendable, Hashable {
@@ -144,6 +158,8 @@ public struct ReplicatorStatus: Codable, Sendable, Hashable {
         public var lagBatches: UInt64
         public var bytesInFlight: Int
         public var lastError: String?
+        /// While it is being rebuilt.
+        public var snapshot: SnapshotProgress?
 
         public init(
             address: NodeAddress, state: State, term: UInt64, lsn: UInt64, lagBatches: UInt64, bytesInFlight: Int,

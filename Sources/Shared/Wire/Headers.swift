@@ -1,3 +1,5 @@
+public import Core
+
 /// Names of the project's own header fields, lower case as they are written.
 public enum KVHeader {
     /// The version of the value or of the write: 16 hex digits.
@@ -8,8 +10,17 @@ public enum KVHeader {
     public static func epochField(_ epoch: UInt64) -> [UInt8] { Array("\(self.epoch): \(epoch)\r\n".utf8) }
     /// The leader's term, on replication requests and answers, decimal.
     public static let term = "kv-term"
-    /// The last lsn the answering leader has committed, on log answers, decimal.
+    /// The last lsn the leader has committed, decimal: on log answers, and on pushes to followers together with
+    /// ``clock``.
     public static let lsn = "kv-lsn"
+    /// The leader's wall clock when its last committed lsn was ``lsn``: milliseconds since the Unix epoch, decimal.
+    public static let clock = "kv-clock"
+    /// Milliseconds that a follower's answer may be behind the leader, decimal. Absent where it does not know.
+    public static let lag = "kv-lag"
+    /// On a read: the version the answer has to include at least, 16 hex digits.
+    public static let minVersion = "kv-min-version"
+    /// CRC-32C of the body, eight hex digits: on parts of snapshot files.
+    public static let checksum = "kv-crc32c"
 }
 
 /// Media types of the wire.
@@ -39,8 +50,60 @@ public enum APIPath {
     /// is sent even when larger).
     public static func wal(shard: String) -> String { "/replication/\(shard)/wal" }
 
-    /// Takes ``LogFrame``s, answers ``PositionDocument``.
+    /// Takes ``LogFrame``s, answers ``PositionDocument``. With no frames it is a heartbeat.
     public static func batches(shard: String) -> String { "/replication/\(shard)/batches" }
+
+    /// Takes an ``AckReport`` on the leader, answers 204.
+    public static func acks(shard: String) -> String { "/replication/\(shard)/acks" }
+
+    /// Answers ``HistoryDocument``.
+    public static func history(shard: String) -> String { "/replication/\(shard)/history" }
+
+    /// Takes a ``FenceRequest``, answers ``HistoryDocument``.
+    public static func fence(shard: String) -> String { "/replication/\(shard)/fence" }
+
+    /// On the leader: POST takes a checkpoint, or shares one, and answers its ``SnapshotManifest``.
+    public static func snapshots(shard: String) -> String { "/replication/\(shard)/snapshots" }
+
+    /// On the leader: DELETE gives the checkpoint up.
+    public static func snapshot(shard: String, id: String) -> String { "/replication/\(shard)/snapshots/\(id)" }
+
+    /// On the leader: GET with `offset` and `length` answers that part of the file with its ``KVHeader/checksum``.
+    public static func snapshotFile(shard: String, id: String, file: String) -> String {
+        "/replication/\(shard)/snapshots/\(id)/\(file)"
+    }
+
+    /// On the follower: POST a ``SnapshotManifest`` begins or resumes, GET looks, DELETE gives up; all answer
+    /// ``SnapshotReceipt``.
+    public static func receivedSnapshot(shard: String) -> String { "/replication/\(shard)/received-snapshot" }
+
+    /// On the follower: PUT with `id` and `offset` appends the body, whose ``KVHeader/checksum`` is checked; answers
+    /// ``SnapshotReceipt``.
+    public static func receivedFile(shard: String, file: String) -> String {
+        "/replication/\(shard)/received-snapshot/\(file)"
+    }
+
+    /// On the follower: POST with `id` verifies what was received and puts it in place; answers ``PositionDocument``.
+    public static func installSnapshot(shard: String) -> String { "/replication/\(shard)/install-snapshot" }
+
+    /// On the leader: POST a ``MembershipRequest`` adds a follower; answers the topology.
+    public static func replicas(shard: String) -> String { "/shards/\(shard)/replicas" }
+
+    /// On the leader: DELETE removes the follower; answers the topology.
+    public static func replica(shard: String, node: NodeAddress) -> String { "/shards/\(shard)/replicas/\(node)" }
+
+    /// On the leader: POST a ``HandoverRequest`` moves the leadership without loss; answers ``FailoverReport``.
+    public static func handover(shard: String) -> String { "/shards/\(shard)/handover" }
+
+    /// On a follower: POST a ``PromoteRequest`` makes it the leader; answers ``FailoverReport``.
+    public static func promote(shard: String) -> String { "/shards/\(shard)/promote" }
+
+    /// On the leader: POST with `milliseconds` holds its writes back and answers ``PositionDocument``; DELETE lets
+    /// them go.
+    public static func hold(shard: String) -> String { "/shards/\(shard)/hold" }
+
+    /// POST a ``DigestRequest``, answers ``DigestDocument``.
+    public static func digest(shard: String) -> String { "/shards/\(shard)/digest" }
 }
 
 /// The query parameter in a redirect's `Location` that counts how often this request was redirected.

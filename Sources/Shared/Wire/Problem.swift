@@ -51,6 +51,13 @@ extension Problem.Kind {
     public static let logMismatch = Self("log-mismatch", 409, "The batches do not continue this replica's log")
     public static let diverged = Self("diverged", 409, "The two histories differ")
     public static let logTruncated = Self("log-truncated", 410, "The log no longer reaches back that far")
+    public static let versionUnknown = Self("version-unknown", 409, "The leader has no such version")
+    public static let topologyConflict = Self("topology-conflict", 409, "The topology has changed meanwhile")
+    public static let followerBehind = Self("follower-behind", 409, "The follower cannot lead now")
+    public static let replicaUnreachable = Self("replica-unreachable", 409, "A replica that may have more is not reached")
+    public static let unknownSnapshot = Self("unknown-snapshot", 404, "There is no such snapshot")
+    public static let snapshotBusy = Self("snapshot-busy", 409, "Another snapshot is being received")
+    public static let snapshotMismatch = Self("snapshot-mismatch", 409, "This does not continue the snapshot")
     public static let valueTooLarge = Self("value-too-large", 413, "The value is too large")
     public static let targetTooLong = Self("target-too-long", 414, "The request target is too long")
     public static let expectationFailed = Self("expectation-failed", 417, "The expectation cannot be met")
@@ -63,6 +70,7 @@ extension Problem.Kind {
     public static let storageFailed = Self("storage-failed", 503, "The storage failed")
     public static let upstreamTimeout = Self(
         "upstream-timeout", 504, "The node behind the router did not answer in time")
+    public static let ackTimeout = Self("ack-timeout", 504, "The write is not on enough replicas yet")
     public static let storageFull = Self("storage-full", 507, "The disk is full")
     public static let redirectLoop = Self("redirect-loop", 508, "The request was redirected too often")
 }
