@@ -1,3 +1,4 @@
+import Synchronization
 import Testing
 
 @testable import Observability
@@ -95,6 +96,24 @@ import Testing
         #expect(typed.contains("process_resident_memory_bytes"))
         #expect(text.contains("h_seconds_bucket{shard=\"a\",le=\"+Inf\"} 4\n"))
         #expect(text.contains("h_seconds_count{shard=\"b\"} 4\n"))
+    }
+
+    @Test func seriesThatComeAndGo() {
+        let registry = MetricsRegistry()
+        let roles = Mutex(["a": "leader", "b": "follower"])
+        registry.gauges("distribkv_lsn", help: "Where it is.") {
+            roles.withLock { $0 }.sorted { $0.key < $1.key }.map { .init(labels: ["shard": $0, "role": $1], value: 7) }
+        }
+        #expect(
+            registry.exposition() == """
+                # HELP distribkv_lsn Where it is.
+                # TYPE distribkv_lsn gauge
+                distribkv_lsn{role="leader",shard="a"} 7
+                distribkv_lsn{role="follower",shard="b"} 7
+
+                """)
+        roles.withLock { $0 = ["a": "follower"] }
+        #expect(registry.exposition().hasSuffix("gauge\ndistribkv_lsn{role=\"follower\",shard=\"a\"} 7\n"))
     }
 
     @Test func registeringAgainGivesTheSameMetric() {

@@ -21,6 +21,17 @@ public final class MetricsRegistry: Sendable {
         case read(@Sendable () -> Double)
     }
 
+    /// A value of a family whose series come and go, with the labels it has now.
+    public struct Reading: Sendable {
+        public var labels: Labels
+        public var value: Double
+
+        public init(labels: Labels, value: Double) {
+            self.labels = labels
+            self.value = value
+        }
+    }
+
     struct Series: Sendable {
         let labels: [(name: String, value: String)]
         let source: Source
@@ -31,6 +42,8 @@ public final class MetricsRegistry: Sendable {
         let help: String
         let kind: Kind
         var series: [Series] = []
+        /// Of a family whose series come and go: asked for them at every exposition.
+        var changing: (@Sendable () -> [Reading])?
     }
 
     /// In the order of registration.
@@ -75,6 +88,16 @@ public final class MetricsRegistry: Sendable {
         _ = register(name, help: help, kind: .counter, labels: labels) { .read(read) }
     }
 
+    /// Gauges whose labels change while the process runs: `read` says at every exposition which there are.
+    /// - Parameter read: as for a single gauge; no set of labels stands in it twice.
+    public func gauges(_ name: String, help: String, read: @escaping @Sendable () -> [Reading]) {
+        precondition(ExpositionText.isMetricName(name), "\(name) is not a metric name")
+        families.withLock { families in
+            precondition(!families.contains { $0.name == name }, "\(name) is registered already")
+            families.append(Family(name: name, help: help, kind: .gauge, changing: read))
+        }
+    }
+
     /// The text of all metrics, in the order of their registration.
     ///
     /// Prometheus text format 0.0.4: https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -98,7 +121,9 @@ public final class MetricsRegistry: Sendable {
         return families.withLock { families in
             let position: Int
             if let found = families.firstIndex(where: { $0.name == name }) {
-                precondition(families[found].kind == kind, "\(name) is registered as another kind of metric")
+                precondition(
+                    families[found].kind == kind && families[found].changing == nil,
+                    "\(name) is registered as another kind of metric")
                 position = found
             } else {
                 families.append(Family(name: name, help: help, kind: kind))
@@ -128,6 +153,10 @@ struct ExpositionText {
             case .read(let read): line(family.name, series.labels, ExpositionText.number(read()))
             case .histogram(let histogram): append(histogram, family.name, series.labels)
             }
+        }
+        for reading in family.changing?() ?? [] {
+            let labels = reading.labels.sorted { $0.key < $1.key }.map { (name: $0.key, value: $0.value) }
+            line(family.name, labels, ExpositionText.number(reading.value))
         }
     }
 

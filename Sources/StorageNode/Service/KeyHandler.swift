@@ -24,13 +24,27 @@ final class KeyHandler {
     }
 
     private let node: Node
-    private let gatherers: [WriteGatherer?]
+    private let eventLoop: any EventLoop
+    private var view: NodeView
+    /// By position in the view's topology.
+    private var gatherers: [WriteGatherer?] = []
     private var nextReplica = 0
 
-    init(node: Node, eventLoop: any EventLoop) {
+    init(node: Node, view: NodeView, eventLoop: any EventLoop) {
         self.node = node
-        gatherers = node.replicas.map { replica in
-            replica.map { WriteGatherer(replica: $0, eventLoop: eventLoop, metrics: node.metrics) }
+        self.view = view
+        self.eventLoop = eventLoop
+        use(view)
+    }
+
+    /// Goes by `view` from now on. Replicas that stay keep their gatherers, and those what they have gathered.
+    func use(_ view: NodeView) {
+        let kept = gatherers
+        self.view = view
+        gatherers = view.replicas.map { replica in
+            guard let replica else { return nil }
+            return kept.first { $0?.replica === replica }
+                ?? WriteGatherer(replica: replica, eventLoop: eventLoop, metrics: node.metrics)
         }
     }
 
@@ -41,8 +55,11 @@ final class KeyHandler {
         let query = try RoutedQuery(target.query, in: bytes)
         if target.query != nil { try QueryParameters(request.query).allowOnly(RoutedQuery.parameterNames) }
         let problem = try target.withKey(in: bytes) { key -> Problem? in
-            let position = node.topology.position(of: HashSlot(key: key))
-            guard let replica = node.replicas[position] else {
+            let position = view.topology.position(of: HashSlot(key: key))
+            guard let replica = view.replicas[position] else {
+                if view.absences[position] != nil {
+                    return redirectWhileAbsent(position, query, target, bytes, exchange)
+                }
                 node.metrics.redirects.increment()
                 query.redirect(
                     exchange, .permanent, fields: ownerFields(position, isRead: request.method.isRead), target,
@@ -53,10 +70,10 @@ final class KeyHandler {
             case .GET, .HEAD:
                 read(key, replica, request, exchange)
             case .PUT, .DELETE:
-                guard replica.role.isLeader else {
+                guard view.leads[position] else {
                     node.metrics.redirects.increment()
                     query.redirect(
-                        exchange, .temporary, fields: node.redirectFields[position][0], target, of: bytes)
+                        exchange, .temporary, fields: view.redirectFields[position][0], target, of: bytes)
                     return nil
                 }
                 return write(key, position, request, exchange)
@@ -72,8 +89,8 @@ final class KeyHandler {
     /// Whether this node takes writes of the key in `target`; false also where that names no key.
     func takesWrites(_ target: KeyTarget, _ bytes: UnsafeRawBufferPointer) -> Bool {
         do throws(Problem) {
-            let position = try target.withKey(in: bytes) { node.topology.position(of: HashSlot(key: $0)) }
-            return node.replicas[position]?.role.isLeader ?? false
+            let position = try target.withKey(in: bytes) { view.topology.position(of: HashSlot(key: $0)) }
+            return view.leads[position] && view.replicas[position] != nil
         } catch {
             return false
         }
@@ -81,10 +98,24 @@ final class KeyHandler {
 
     /// Where a shard that is not here is served: writes at its leader, reads at its replicas in turn.
     private func ownerFields(_ position: Int, isRead: Bool) -> [UInt8] {
-        let fields = node.redirectFields[position]
+        let fields = view.redirectFields[position]
         guard isRead else { return fields[0] }
         nextReplica &+= 1
         return fields[nextReplica % fields.count]
+    }
+
+    /// The replica belongs here but is not served now: its leader serves the key.
+    private func redirectWhileAbsent(
+        _ position: Int, _ query: RoutedQuery, _ target: KeyTarget, _ bytes: UnsafeRawBufferPointer,
+        _ exchange: HTTPExchange
+    ) -> Problem? {
+        let shard = view.topology.shards[position].name
+        guard !view.leads[position] else {
+            return Problem(.unavailable, "This node leads \(shard) and cannot serve it now: see /readyz.")
+        }
+        node.metrics.redirects.increment()
+        query.redirect(exchange, .temporary, fields: view.redirectFields[position][0], target, of: bytes)
+        return nil
     }
 
     // MARK: Reading

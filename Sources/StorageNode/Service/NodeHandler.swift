@@ -12,19 +12,35 @@ import Wire
 /// Answers every request that arrives on one event loop of a storage node.
 final class NodeHandler: HTTPHandler {
     private let node: Node
+    /// What this event loop goes by.
+    private var view: NodeView
     private let keys: KeyHandler
     private let replication: ReplicationHandler
-    /// `kv-epoch: …` with its CRLF.
-    private let epochField: [UInt8]
 
-    init(node: Node, eventLoop: any EventLoop) {
+    private init(node: Node, view: NodeView, eventLoop: any EventLoop) {
         self.node = node
-        keys = KeyHandler(node: node, eventLoop: eventLoop)
-        replication = ReplicationHandler(node: node)
-        epochField = KVHeader.epochField(node.topology.epoch)
+        self.view = view
+        keys = KeyHandler(node: node, view: view, eventLoop: eventLoop)
+        replication = ReplicationHandler(node: node, view: view)
     }
 
-    func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(epochField) }
+    /// A handler that goes by the newest view of `node`, always. To be called on `eventLoop`.
+    static func make(node: Node, eventLoop: any EventLoop) -> NodeHandler {
+        let handler = NodeHandler(node: node, view: node.view, eventLoop: eventLoop)
+        let bound = NIOLoopBound(handler, eventLoop: eventLoop)
+        handler.use(node.views.subscribe(on: eventLoop) { bound.value.use($0) })
+        return handler
+    }
+
+    /// Goes by `view` from now on.
+    private func use(_ view: NodeView) {
+        guard view.generation > self.view.generation else { return }
+        self.view = view
+        keys.use(view)
+        replication.use(view)
+    }
+
+    func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(view.epochField) }
 
     func response(to rejection: HTTPRejection) -> HTTPResponse { HTTPResponse(problem: Problem(rejection)) }
 
@@ -63,7 +79,7 @@ final class NodeHandler: HTTPHandler {
         switch OperatingResource.requested(by: request) {
         case .resource(.healthz): exchange.respond(HTTPResponse(text: "ok"))
         case .resource(.readyz): exchange.respond(readiness)
-        case .resource(.topology): exchange.respond(HTTPResponse(json: node.topologyDocument))
+        case .resource(.topology): exchange.respond(view.topologyDocument)
         case .resource(.status): respondStatus(exchange)
         case .resource(.metrics):
             exchange.respond(
@@ -72,11 +88,21 @@ final class NodeHandler: HTTPHandler {
         }
     }
 
-    /// Ready while every hosted shard takes what its role lets it take.
+    /// Ready while every replica that belongs here is served and takes what its role lets it take.
     private var readiness: HTTPResponse {
-        for (shard, replica) in zip(node.topology.shards, node.replicas) {
-            guard let failure = replica?.failure else { continue }
-            return HTTPResponse(problem: Problem(.unavailable, "Shard \(shard.name) takes no writes: \(failure)"))
+        for (position, shard) in view.topology.shards.enumerated() {
+            if let failure = view.replicas[position]?.failure {
+                return HTTPResponse(problem: Problem(.unavailable, "Shard \(shard.name) takes no writes: \(failure)"))
+            }
+            switch view.absences[position] {
+            case nil: continue
+            case .installing:
+                return HTTPResponse(
+                    problem: Problem(.unavailable, "The replica of shard \(shard.name) is being rebuilt."))
+            case .failed(let error):
+                return HTTPResponse(
+                    problem: Problem(.unavailable, "The replica of shard \(shard.name) is not open: \(error)"))
+            }
         }
         return HTTPResponse(text: "ok")
     }

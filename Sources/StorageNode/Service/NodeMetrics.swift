@@ -14,7 +14,8 @@ final class NodeMetrics: Sendable {
     let failedWrites: Counter
     let redirects: Counter
 
-    init(topology: Topology, replicas: [ShardReplica?]) {
+    /// - Parameter views: whose replicas are shown; which they are, and their roles, may change.
+    init(views: NodeViews) {
         registry.registerProcessMetrics(role: "storage-node", version: BuildInformation.version)
         let reads = "distribkv_reads_total"
         hits = registry.counter(reads, help: "Reads of keys, by outcome.", labels: ["outcome": "hit"])
@@ -27,17 +28,28 @@ final class NodeMetrics: Sendable {
             writeFamily, help: "Writes of keys, by outcome.", labels: ["outcome": "failed"])
         redirects = registry.counter(
             "distribkv_redirects_total", help: "Requests for keys sent to another node.")
-        for case (let shard, let replica?) in zip(topology.shards, replicas) {
-            let labels = ["shard": shard.name, "role": replica.role.isLeader ? "leader" : "follower"]
-            registry.gauge("distribkv_shard_lsn", help: "The newest batch of the log.", labels: labels) {
-                Double(replica.position.lsn)
+        registry.gauge("distribkv_epoch", help: "The epoch of the topology this node serves.") {
+            Double(views.current.topology.epoch)
+        }
+        gauges("distribkv_shard_lsn", "The newest batch of the log.", views) { Double($0.position.lsn) }
+        gauges("distribkv_shard_term", "The term of that batch.", views) { Double($0.position.term) }
+        gauges("distribkv_shard_writable", "0 where a failed write has stopped the shard.", views) {
+            $0.failure == nil ? 1 : 0
+        }
+    }
+
+    /// A gauge for each replica that is served, labelled with the role it has now.
+    private func gauges(
+        _ name: String, _ help: String, _ views: NodeViews, _ value: @escaping @Sendable (ShardReplica) -> Double
+    ) {
+        registry.gauges(name, help: help) {
+            let view = views.current
+            return view.topology.shards.indices.compactMap { position in
+                guard let replica = view.replicas[position] else { return nil }
+                let role = view.leads[position] ? "leader" : "follower"
+                return MetricsRegistry.Reading(
+                    labels: ["shard": view.topology.shards[position].name, "role": role], value: value(replica))
             }
-            registry.gauge("distribkv_shard_term", help: "The term of that batch.", labels: labels) {
-                Double(replica.position.term)
-            }
-            registry.gauge(
-                "distribkv_shard_writable", help: "0 where a failed write has stopped the shard.", labels: labels
-            ) { replica.failure == nil ? 1 : 0 }
         }
     }
 }

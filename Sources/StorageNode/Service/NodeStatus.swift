@@ -9,19 +9,40 @@ import Wire
 extension Node {
     /// `GET /status`. Blocks: looks at files.
     func status() throws -> StorageNodeStatus {
-        StorageNodeStatus(
-            version: BuildInformation.version, node: configuration.address, epoch: topology.epoch,
+        let view = self.view
+        return StorageNodeStatus(
+            version: BuildInformation.version, node: configuration.address, epoch: view.topology.epoch,
             uptimeSeconds: uptimeSeconds, durability: configuration.storage.durability.rawValue,
-            shards: try replicas.compactMap { replica in
-                guard let replica else { return nil }
-                let status = try replica.status()
-                return StorageNodeStatus.Shard(
-                    name: replica.configuration.name, role: status.role.isLeader ? .leader : .follower,
-                    position: status.position, keysEstimate: status.sizes.keysEstimate,
-                    diskBytes: status.sizes.tableBytes + status.sizes.logBytes,
-                    memtableBytes: status.sizes.memtableBytes, logFirstLsn: status.logFirstLsn,
-                    failure: status.failure?.description)
-            })
+            shards: try view.topology.shards.indices.compactMap { try shardStatus(at: $0, in: view) })
+    }
+
+    private func shardStatus(at position: Int, in view: NodeView) throws -> StorageNodeStatus.Shard? {
+        let name = view.topology.shards[position].name
+        if let replica = view.replicas[position] { return try shardStatus(of: replica, named: name) }
+        guard let absence = view.absences[position] else { return nil }
+        var shard = StorageNodeStatus.Shard(
+            name: name, role: view.leads[position] ? .leader : .follower, position: .start, keysEstimate: 0,
+            diskBytes: 0, memtableBytes: 0, logFirstLsn: nil, failure: nil)
+        switch absence {
+        case .installing:
+            shard.state = .installing
+        case .failed(let error):
+            shard.state = .failed
+            shard.failure = error.description
+        }
+        return shard
+    }
+
+    private func shardStatus(of replica: ShardReplica, named name: String) throws -> StorageNodeStatus.Shard {
+        let status = try replica.status()
+        var shard = StorageNodeStatus.Shard(
+            name: name, role: status.role.isLeader ? .leader : .follower,
+            position: status.position, keysEstimate: status.sizes.keysEstimate,
+            diskBytes: status.sizes.tableBytes + status.sizes.logBytes,
+            memtableBytes: status.sizes.memtableBytes, logFirstLsn: status.logFirstLsn,
+            failure: status.failure?.description)
+        shard.state = status.failure != nil ? .failed : status.role.isLeader ? .leading : .following
+        return shard
     }
 
     private var uptimeSeconds: Double {

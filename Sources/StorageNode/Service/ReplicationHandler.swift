@@ -20,18 +20,22 @@ final class ReplicationHandler {
     private static let inlineDecodeBytesMax = 64 << 10
 
     private let node: Node
+    private var view: NodeView
 
-    init(node: Node) { self.node = node }
+    init(node: Node, view: NodeView) {
+        self.node = node
+        self.view = view
+    }
+
+    /// Goes by `view` from now on.
+    func use(_ view: NodeView) { self.view = view }
 
     func handle(_ request: HTTPRequest, _ exchange: HTTPExchange) {
         let parts = request.path.dropFirst(ReplicationHandler.pathPrefix.count)
             .split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count == 2 else { return exchange.respond(HTTPResponse(unknownPath: request.path)) }
-        guard let replica = node.replica(ofShardNamed: parts[0]) else {
-            let known = node.replicas.compactMap { $0?.configuration.name }.joined(separator: ", ")
-            return exchange.respond(
-                HTTPResponse(
-                    problem: Problem(.unknownShard, "\(parts[0].prefix(64)) is not here; this node hosts \(known).")))
+        guard let replica = view.replica(ofShardNamed: parts[0]) else {
+            return exchange.respond(HTTPResponse(problem: view.absence(ofShardNamed: parts[0])))
         }
         do throws(Problem) {
             switch (parts[1], request.method) {

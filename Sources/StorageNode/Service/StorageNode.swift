@@ -49,16 +49,14 @@ public final class StorageNode: Service {
         configuration.topology = try await blocking.runIfActive { [configuration] in
             try StorageNode.chooseTopology(configuration)
         }
-        let replicas = try await blocking.runIfActive { [configuration] in
-            try StorageNode.openReplicas(configuration)
-        }
+        let node = try await StorageNode.open(configuration, blocking)
         do {
-            try await serve(replicas, configuration)
+            try await StorageNode.serve(node, onStart: onStart)
         } catch {
-            try? await StorageNode.close(replicas)  // The first error is the one to show.
+            try? await node.close()  // The first error is the one to show.
             throw error
         }
-        try await StorageNode.close(replicas)
+        try await node.close()
         configuration.logger.info("stopped")
     }
 
@@ -73,75 +71,43 @@ public final class StorageNode: Service {
         return choice.topology
     }
 
-    /// Opens every replica of this node, by position in the topology. Blocks.
-    private static func openReplicas(_ configuration: StorageNodeConfiguration) throws -> [ShardReplica?] {
-        let hosted = configuration.topology.shards.filter { $0.replicas.contains(configuration.address) }
+    /// Opens every replica that the topology gives to this node.
+    /// - Parameter blocking: threads that may block, for as long as the node runs.
+    private static func open(_ configuration: StorageNodeConfiguration, _ blocking: NIOThreadPool) async throws -> Node
+    {
+        let topology = configuration.topology
+        let hosted = topology.shards.filter { $0.replicas.contains(configuration.address) }
         guard !hosted.isEmpty else {
-            let nodes = configuration.topology.nodes.map(\.description).joined(separator: ", ")
+            let nodes = topology.nodes.map(\.description).joined(separator: ", ")
             throw KVError(
                 .invalidConfiguration,
                 "no shard names \(configuration.address) as address or replica; use --advertise with one of \(nodes)")
         }
-        var options = SharedResources.Options()
-        options.blockCacheBytes = configuration.storage.blockCacheBytes
-        options.memtableBytes = configuration.storage.writeBufferBytes
-        options.databases = hosted.count
-        let shared = SharedResources(options)
-        return try configuration.topology.shards.map { shard in
-            guard shard.replicas.contains(configuration.address) else { return nil }
-            return try open(shard, configuration, shared)
-        }
-    }
-
-    private static func open(
-        _ shard: ShardTopology, _ configuration: StorageNodeConfiguration, _ shared: SharedResources
-    ) throws -> ShardReplica {
-        var options = ShardConfiguration(
-            name: shard.name, cluster: configuration.topology.cluster,
-            directory: "\(configuration.dataDirectory)/shards/\(shard.name)")
-        options.durability = configuration.storage.durability
-        options.logRetentionBytes = configuration.replication.logRetentionBytes
-        let role: ShardRole =
-            shard.leader == configuration.address ? .leader(term: shard.term) : .follower(term: shard.term)
-        let replica = try ShardReplica.open(options, role: role, shared: shared, logger: configuration.logger)
-        configuration.logger.info(
-            "shard open",
-            metadata: [
-                "shard": "\(shard.name)", "role": role.isLeader ? "leader" : "follower",
-                "term": "\(replica.position.term)", "lsn": "\(replica.position.lsn)",
-            ])
-        return replica
-    }
-
-    /// Syncs and closes every replica; throws the first failure once all have been tried.
-    private static func close(_ replicas: [ShardReplica?]) async throws {
-        var failure: KVError?
-        for case let replica? in replicas {
-            do throws(KVError) {
-                try await replica.close()
-            } catch {
-                failure = failure ?? error
-            }
-        }
-        if let failure { throw failure }
+        let opener = ReplicaOpener(configuration: configuration, databases: hosted.count, threads: blocking)
+        var replicas: [String: ShardReplica] = [:]
+        for shard in hosted { replicas[shard.name] = try await opener.open(shard, cluster: topology.cluster) }
+        return Node(
+            configuration: configuration,
+            view: try NodeView(
+                generation: 1, topology: topology, address: configuration.address, replicas: replicas),
+            opener: opener,
+            readers: ReaderPool(
+                threads: configuration.storage.readerThreads, waitingMax: configuration.storage.readerQueueMax))
     }
 
     // MARK: Serving
 
-    private func serve(_ replicas: [ShardReplica?], _ configuration: StorageNodeConfiguration) async throws {
-        let readers = ReaderPool(
-            threads: configuration.storage.readerThreads,
-            waitingMax: configuration.storage.readerQueueMax)
-        let node = try Node(configuration: configuration, replicas: replicas, readers: readers)
+    private static func serve(_ node: Node, onStart: @Sendable (NodeAddress) -> Void) async throws {
+        let configuration = node.configuration
         let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoopThreads)
         let server: HTTPServer
         do {
             server = try await HTTPServer.start(
                 configuration: HTTPServerConfiguration(
                     host: configuration.listen.host, port: configuration.listen.port), group: group
-            ) { NodeHandler(node: node, eventLoop: $0) }
+            ) { NodeHandler.make(node: node, eventLoop: $0) }
         } catch {
-            try await readers.shutdown()
+            try await node.readers.shutdown()
             try await group.shutdownGracefully()
             throw KVError(
                 .unavailable, "cannot listen on \(configuration.listen); is another process using it?", cause: error)
@@ -151,16 +117,16 @@ public final class StorageNode: Service {
         configuration.logger.info(
             "serving",
             metadata: [
-                "listen": "\(address)", "node": "\(configuration.address)", "epoch": "\(node.topology.epoch)",
-                "shards": "\(replicas.compactMap { $0?.configuration.name }.joined(separator: ","))",
+                "listen": "\(address)", "node": "\(configuration.address)", "epoch": "\(node.view.topology.epoch)",
+                "shards": "\(node.view.replicas.compactMap { $0?.configuration.name }.joined(separator: ","))",
                 "durability": "\(configuration.storage.durability.rawValue)",
             ])
         onStart(address)
         try? await gracefulShutdown()  // Cancellation ends the wait as well: what follows is the same.
         configuration.logger.info("stopping", metadata: ["connections": "\(server.connectionCount)"])
-        for replica in replicas { replica?.stopWaiting() }
+        node.stopWaiting()
         await server.shutdown(grace: StorageNode.shutdownGrace)
-        try await readers.shutdown()
+        try await node.readers.shutdown()
         try await group.shutdownGracefully()
     }
 }

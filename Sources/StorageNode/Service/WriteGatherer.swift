@@ -11,7 +11,7 @@ import Wire
 ///
 /// Belongs to its event loop.
 final class WriteGatherer {
-    private let replica: ShardReplica
+    let replica: ShardReplica
     private let eventLoop: any EventLoop
     private let metrics: NodeMetrics
     private var operations: [WriteOperation] = []

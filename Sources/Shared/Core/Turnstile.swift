@@ -1,7 +1,7 @@
 import Synchronization
 
 /// Lets one through at a time; the others wait in line.
-final class Turnstile: Sendable {
+package final class Turnstile: Sendable {
     private struct State {
         var isTaken = false
         var nextID: UInt64 = 0
@@ -10,12 +10,14 @@ final class Turnstile: Sendable {
 
     private let state = Mutex(State())
 
-    var isTaken: Bool { state.withLock { $0.isTaken } }
-    var waiting: Int { state.withLock { $0.waiters.count } }
+    package init() {}
+
+    package var isTaken: Bool { state.withLock { $0.isTaken } }
+    package var waiting: Int { state.withLock { $0.waiters.count } }
 
     /// Waits for its turn, which lasts as long as the last reference to what is returned.
     /// Throws `CancellationError`, nothing else.
-    func pass() async throws -> Turn {
+    package func pass() async throws -> Turn {
         let id = state.withLock { state in
             state.nextID += 1
             return state.nextID
@@ -61,7 +63,7 @@ final class Turnstile: Sendable {
 }
 
 /// The right to be the one; ends when the last reference goes.
-final class Turn: Sendable {
+package final class Turn: Sendable {
     private let turnstile: Turnstile
 
     fileprivate init(of turnstile: Turnstile) { self.turnstile = turnstile }
