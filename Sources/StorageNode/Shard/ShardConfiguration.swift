@@ -41,6 +41,8 @@ public struct ShardConfiguration: Sendable {
     public var memtableBytesEach: Int?
     /// Readers that wait for the next commit.
     public var waitersMax = 1_024
+    /// Writes that wait for acknowledgements of followers.
+    public var ackWaitersMax = 16_384
     /// Open positions in the write-ahead log, kept for readers that come back.
     public var logCursorsMax = 8
 

@@ -14,6 +14,10 @@ public final class ShardReplica: Sendable {
     public let role: ShardRole
     public let database: Database
     public let log: ShardLog
+    /// As leader: the acknowledgements of the followers.
+    public let acks: ShardAcks
+    /// As follower: how old this replica is.
+    public let freshness: ShardFreshness
     private let commits: CommitLog
     private let inbox: WriterInbox
     private let writer: ShardWriter
@@ -63,6 +67,8 @@ public final class ShardReplica: Sendable {
         commits = CommitLog(
             position: position, ringBytesMax: configuration.ringBytesMax, waitersMax: configuration.waitersMax)
         log = ShardLog(commits: commits, database: database, cursorsMax: configuration.logCursorsMax)
+        acks = ShardAcks(waitersMax: configuration.ackWaitersMax, clock: clock)
+        freshness = ShardFreshness(clock: clock)
         inbox = WriterInbox(
             shard: configuration.name, bytesMax: configuration.inboxBytesMax,
             operationsMax: configuration.inboxOperationsMax)
@@ -73,6 +79,7 @@ public final class ShardReplica: Sendable {
         try core.startLeading()
         writer = ShardWriter(core: core)
         try log.lookUpFirstLsn()
+        freshness.applied(commits.committed)
         writer.start()
     }
 
