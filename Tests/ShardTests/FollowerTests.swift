@@ -123,7 +123,7 @@ import Wire
         #expect(refused.failure?.code == .corrupted)
         var barrier = WriteBatchBuilder()
         barrier.putPosition(next)
-        barrier.putTermStart(term: 2, lsn: 3)
+        barrier.putTermStart(TermStart(term: 2, firstLsn: 3, previousVersion: pair.leader.position.version))
         let taken = await pair.follower.apply([LogFrame(position: next, batch: barrier.finish())], leaderTerm: 2)
         #expect(taken.failure == nil && taken.position == next)
         try await pair.close()

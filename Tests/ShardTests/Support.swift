@@ -71,6 +71,26 @@ final class TwinSink: WriteSink {
     }
 }
 
+/// Keeps the promise in memory, fails on demand.
+final class TwinPromises: PromiseStore {
+    struct State {
+        var promise: TermPromise?
+        var saves = 0
+        var fail: KVError?
+    }
+
+    let state = Mutex(State())
+
+    func save(_ promise: TermPromise) throws(KVError) {
+        let failure = state.withLock { state in
+            state.saves += 1
+            if state.fail == nil { state.promise = promise }
+            return state.fail
+        }
+        if let failure { throw failure }
+    }
+}
+
 /// Blocks a thread until it is opened.
 final class Gate: Sendable {
     private let isOpen = Atomic<Bool>(true)

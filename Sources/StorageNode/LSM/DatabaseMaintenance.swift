@@ -73,6 +73,23 @@ extension Database {
     public func forEachUserRecord(
         _ body: (_ key: UnsafeRawBufferPointer, _ version: Version, _ value: UnsafeRawBufferPointer) -> Bool
     ) throws(KVError) {
+        var isDamaged = false
+        try forEachRecord(from: [KeySpace.user]) { key, record in
+            guard key.first == KeySpace.user else { return false }
+            guard let value = StoredValue(decoding: record) else {
+                isDamaged = true
+                return false
+            }
+            return body(UnsafeRawBufferPointer(rebasing: key[1...]), value.version, value.bytes)
+        }
+        if isDamaged { throw KVError(.corrupted, "a record in \(path) is no stored value of this version") }
+    }
+
+    /// Calls `body` for every record from a whole RocksDB key on, in key order with bytes that are lent, until it
+    /// returns false; all of one moment. Leaves the block cache as it is. Blocks.
+    public func forEachRecord(
+        from start: [UInt8], _ body: (_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Bool
+    ) throws(KVError) {
         try enter()
         defer { leave() }
         let options = rocksdb_readoptions_create()
@@ -80,18 +97,15 @@ extension Database {
         rocksdb_readoptions_set_fill_cache(options, 0)
         let iterator = rocksdb_create_iterator(handle.pointer, options)
         defer { rocksdb_iter_destroy(iterator) }
-        var prefix = CChar(bitPattern: KeySpace.user)
-        rocksdb_iter_seek(iterator, &prefix, 1)
+        start.withUnsafeBytes { start in
+            rocksdb_iter_seek(iterator, start.baseAddress?.assumingMemoryBound(to: CChar.self), start.count)
+        }
         while rocksdb_iter_valid(iterator) != 0 {
             var keyBytes = 0
-            var recordBytes = 0
+            var valueBytes = 0
             let key = UnsafeRawBufferPointer(start: rocksdb_iter_key(iterator, &keyBytes), count: keyBytes)
-            let record = UnsafeRawBufferPointer(start: rocksdb_iter_value(iterator, &recordBytes), count: recordBytes)
-            guard key.first == KeySpace.user else { break }
-            guard let value = StoredValue(decoding: record) else {
-                throw KVError(.corrupted, "a record in \(path) is no stored value of this version")
-            }
-            guard body(UnsafeRawBufferPointer(rebasing: key[1...]), value.version, value.bytes) else { return }
+            let value = UnsafeRawBufferPointer(start: rocksdb_iter_value(iterator, &valueBytes), count: valueBytes)
+            guard body(key, value) else { return }
             rocksdb_iter_next(iterator)
         }
         var failure: UnsafeMutablePointer<CChar>?

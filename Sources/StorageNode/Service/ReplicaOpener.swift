@@ -35,6 +35,7 @@ struct ReplicaOpener: Sendable {
     private func openBlocking(_ shard: ShardTopology, cluster: String) throws(KVError) -> ShardReplica {
         var options = ShardConfiguration(
             name: shard.name, cluster: cluster, directory: "\(configuration.dataDirectory)/shards/\(shard.name)")
+        options.node = configuration.address
         options.durability = configuration.storage.durability
         options.logRetentionBytes = configuration.replication.logRetentionBytes
         let role: ShardRole =

@@ -30,15 +30,7 @@ extension WriterCore {
 
     /// The frames that are new to this replica, after every check that can be made.
     private mutating func admit(_ request: ApplyRequest) throws(KVError) -> ArraySlice<LogFrame> {
-        guard case .follower = role else {
-            throw KVError(
-                .staleTerm, "this node leads \(configuration.name) in term \(newestTerm) and takes no batches")
-        }
-        guard request.leaderTerm >= newestTerm else {
-            throw KVError(
-                .staleTerm, "the batches come from term \(request.leaderTerm), this replica knows term \(newestTerm)")
-        }
-        newestTerm = request.leaderTerm
+        if let promise = try terms.promiseToTake(batchesOf: request.leaderTerm) { try keep(promise) }
         var end = position
         var freshFrom = request.frames.startIndex
         for (index, frame) in request.frames.enumerated() {
@@ -83,7 +75,7 @@ extension WriterCore {
         }
         let error: KVError? = frame.batch.withUnsafeReadableBytes { bytes in
             do throws(KVError) {
-                try LogBatch.validate(bytes, is: next, startsTerm: next.term > previous.term)
+                try LogBatch.validate(bytes, is: next, after: previous)
                 return nil
             } catch {
                 return error

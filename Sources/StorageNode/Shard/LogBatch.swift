@@ -16,20 +16,28 @@ enum LogBatch {
     /// Checks every byte of a batch that came from elsewhere, before anything of it is applied.
     ///
     /// Throws `KVError(.corrupted)` where it is no batch, does not open with exactly `position`, or holds anything
-    /// but user records and, as the first batch of a term, its term start.
-    static func validate(_ batch: UnsafeRawBufferPointer, is position: LogPosition, startsTerm: Bool) throws(KVError) {
+    /// but user records and, as the first batch of a term, its term start; `.diverged` where that says that another
+    /// batch came before than the one at `previous`.
+    static func validate(
+        _ batch: UnsafeRawBufferPointer, is position: LogPosition, after previous: LogPosition
+    ) throws(KVError) {
         func fail(_ what: String) -> KVError { KVError(.corrupted, "the log batch at lsn \(position.lsn) \(what)") }
         var reader = try WriteBatchReader(batch)
         guard reader.sequence == 0 else { throw fail("carries a sequence number") }
         guard let first = try reader.next(), SystemRecords.isPositionKey(first.key), let value = first.value,
             SystemRecords.decodePosition(value) == position
         else { throw fail("does not open with its position") }
-        if startsTerm {
+        if position.term > previous.term {
             guard let record = try reader.next(), SystemRecords.termOfTermStart(record.key) == position.term,
-                let value = record.value, value.count == 8,
-                UInt64(bigEndian: value.loadUnaligned(as: UInt64.self)) == position.lsn
+                let start = record.value.flatMap({ SystemRecords.decodeTermStart($0) }), start.firstLsn == position.lsn
             else { throw fail("is the first of its term and does not say so") }
             guard try reader.next() == nil else { throw fail("starts a term and carries data") }
+            guard start.previousVersion ?? previous.version == previous.version else {
+                throw KVError(
+                    .diverged,
+                    "term \(position.term) began after version \(start.previousVersion ?? .zero) at lsn "
+                        + "\(previous.lsn), where this replica has version \(previous.version)")
+            }
             return
         }
         while let record = try reader.next() {

@@ -14,12 +14,17 @@ public enum ShardRole: Sendable, Hashable {
     public var isLeader: Bool {
         if case .leader = self { true } else { false }
     }
+
+    /// No term is above this; whoever claims one is refused.
+    public static let termMax: UInt64 = 1 << 62
 }
 
 /// How one replica of a shard is kept. Every bound of the write path and the log is here.
 public struct ShardConfiguration: Sendable {
     public var name: String
     public var cluster: String
+    /// This node, to tell a promise to itself from one to another candidate; nil takes every candidate for itself.
+    public var node: NodeAddress?
     /// The replica's own directory; created where it is missing.
     public var directory: String
     public var durability = Durability.always
@@ -49,6 +54,9 @@ public struct ShardConfiguration: Sendable {
     /// Log batches of one push that a follower joins into one RocksDB write.
     public var applyBatchesMax = 256
     public var applyBytesMax = 4 << 20
+
+    /// The longest time that ``ShardReplica/hold(milliseconds:)`` holds writes back.
+    public var holdMillisecondsMax: UInt64 = 5_000
 
     public init(name: String, cluster: String, directory: String) {
         self.name = name

@@ -10,8 +10,8 @@ public import Wire
 /// ``apply(_:leaderTerm:)`` (as follower) to one writer that makes them batches of the log.
 public final class ShardReplica: Sendable {
     public let configuration: ShardConfiguration
-    /// As opened; a change of leader opens the replica anew.
-    public let role: ShardRole
+    /// The part it plays now, with the newest term it knows; see ``become(_:during:)``. Lock-free.
+    public var role: ShardRole { published.role }
     public let database: Database
     public let log: ShardLog
     /// As leader: the acknowledgements of the followers.
@@ -20,13 +20,15 @@ public final class ShardReplica: Sendable {
     public let freshness: ShardFreshness
     private let commits: CommitLog
     private let inbox: WriterInbox
-    private let writer: ShardWriter
+    let writer: ShardWriter
+    let published: PublishedRole
 
     /// Opens or creates the replica's directory, recovers its log and starts the writer. A leader of a new term
-    /// writes the term's first batch. Blocks: call it on a thread that may.
+    /// writes the term's first batch; where log or promise know a newer term, or this one with another leader, the
+    /// replica opens as a follower of it instead. Blocks: call it on a thread that may.
     ///
-    /// Throws `KVError`: `.invalidConfiguration` for a directory of another shard, `.staleTerm` where the log knows a
-    /// newer term than `role`, `.locked`, `.corrupted`, `.storageFull`, `.storageFailed`.
+    /// Throws `KVError`: `.invalidConfiguration` for a directory of another shard, `.locked`, `.corrupted`,
+    /// `.storageFull`, `.storageFailed`.
     public static func open(
         _ configuration: ShardConfiguration, role: ShardRole, shared: SharedResources, clock: ShardClock = .system,
         logger: Logger
@@ -55,14 +57,8 @@ public final class ShardReplica: Sendable {
         clock: ShardClock, logger: Logger
     ) throws(KVError) {
         let position = try ShardReplica.position(in: database, shard: configuration.name)
-        guard position.term <= role.term else {
-            throw KVError(
-                .staleTerm,
-                "\(configuration.name) has log of term \(position.term), but the topology says term \(role.term): "
-                    + "start this node with the newest topology")
-        }
+        let promises = PromiseFile(directory: configuration.directory)
         self.configuration = configuration
-        self.role = role
         self.database = database
         commits = CommitLog(
             position: position, ringBytesMax: configuration.ringBytesMax, waitersMax: configuration.waitersMax)
@@ -74,8 +70,17 @@ public final class ShardReplica: Sendable {
             operationsMax: configuration.inboxOperationsMax)
         var core = WriterCore(
             configuration: configuration, role: role, position: position,
-            latestSequence: try database.latestSequence(), sink: sink, log: commits, inbox: inbox, clock: clock,
-            logger: logger)
+            latestSequence: try database.latestSequence(), promise: try promises.load(), sink: sink,
+            promises: promises, log: commits, inbox: inbox, clock: clock, logger: logger)
+        published = core.published
+        if role.isLeader, !core.role.isLeader {
+            logger.warning(
+                "the shard takes no writes here until this node learns the newest topology",
+                metadata: [
+                    "shard": "\(configuration.name)", "term": "\(core.newestTerm)",
+                    "topology_term": "\(role.term)",
+                ])
+        }
         try core.startLeading()
         writer = ShardWriter(core: core)
         try log.lookUpFirstLsn()

@@ -3,9 +3,10 @@ import Core
 /// The one writer of a shard: an actor on its own thread, because writing blocks.
 ///
 /// Writes reach it through the inbox and are drained on its executor without a task; everything else is an
-/// ordinary isolated call.
+/// ordinary isolated call, which runs between two batches. What it changes takes effect before the next one.
 actor ShardWriter {
     private var core: WriterCore
+    private var isFinished = false
     private nonisolated let executor: WriterExecutor
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -25,11 +26,33 @@ actor ShardWriter {
     /// Tells the writer that the inbox is no longer empty.
     nonisolated func wake() { executor.wake() }
 
-    var failure: KVError? { core.failure }
-    var newestTerm: UInt64 { core.newestTerm }
+    private func checkOpen() throws(KVError) {
+        guard !isFinished else {
+            throw KVError(.unavailable, "the shard \(core.configuration.name) is closed")
+        }
+    }
+
+    func become(_ role: ShardRole, during hold: WriteHold?) throws(KVError) {
+        try checkOpen()
+        try core.become(role, during: hold)
+    }
+
+    func fence(term: UInt64, candidate: NodeAddress) throws(KVError) {
+        try checkOpen()
+        try core.fence(term: term, candidate: candidate)
+    }
+
+    func hold(milliseconds: UInt64) throws(KVError) -> WriteHold {
+        try checkOpen()
+        return try core.beginHold(milliseconds: milliseconds)
+    }
+
+    func release(_ hold: WriteHold) { core.end(hold) }
 
     /// Answers what is in the inbox, makes everything durable and runs `last` on the writer's thread.
     func finish(_ last: @Sendable () throws(KVError) -> Void) throws(KVError) {
+        isFinished = true
+        core.endHold()
         while core.drain() == 0 {}
         try core.syncForClose()
         try last()

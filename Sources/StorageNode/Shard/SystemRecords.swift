@@ -5,7 +5,8 @@ import NIOCore
 /// The shard's own records in the reserved key space.
 ///
 ///     0x00 'p'              position    term, lsn, version: three UInt64, big endian. First record of every batch.
-///     0x00 't' term (BE)    term start  the lsn of the term's first batch: UInt64, big endian. In that batch only.
+///     0x00 't' term (BE)    term start  the lsn of the term's first batch, and the version of the batch before it:
+///                                       two UInt64, big endian. In that batch only. Older data has the lsn alone.
 ///
 /// The position travels in the same atomic write as the data, so a replica's position never disagrees with its
 /// content; and since every batch carries one, the write-ahead log describes itself.
@@ -13,10 +14,13 @@ enum SystemRecords {
     static let positionKey: [UInt8] = [KeySpace.reserved, UInt8(ascii: "p")]
     static let positionBytes = 24
     /// What position and term start take in a batch, at most.
-    static let batchOverheadBytes = 64
+    static let batchOverheadBytes = 80
+
+    /// What every term-start key begins with.
+    static let termStartPrefix: [UInt8] = [KeySpace.reserved, UInt8(ascii: "t")]
 
     static func termStartKey(_ term: UInt64) -> [UInt8] {
-        [KeySpace.reserved, UInt8(ascii: "t")] + withUnsafeBytes(of: term.bigEndian) { Array($0) }
+        termStartPrefix + withUnsafeBytes(of: term.bigEndian) { Array($0) }
     }
 
     static func decodePosition(_ bytes: UnsafeRawBufferPointer) -> LogPosition? {
@@ -36,6 +40,17 @@ enum SystemRecords {
         guard key.count == 10, key[0] == KeySpace.reserved, key[1] == UInt8(ascii: "t") else { return nil }
         return UInt64(bigEndian: key.loadUnaligned(fromByteOffset: 2, as: UInt64.self))
     }
+
+    /// Of a term-start record; `previousVersion` is nil in records of the older format. Nil for any other value.
+    static func decodeTermStart(
+        _ value: UnsafeRawBufferPointer
+    ) -> (firstLsn: UInt64, previousVersion: Version?)? {
+        guard value.count == 8 || value.count == 16 else { return nil }
+        let firstLsn = UInt64(bigEndian: value.loadUnaligned(as: UInt64.self))
+        guard value.count == 16 else { return (firstLsn, nil) }
+        let version = UInt64(bigEndian: value.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+        return (firstLsn, Version(rawValue: version))
+    }
 }
 
 extension WriteBatchBuilder {
@@ -46,9 +61,10 @@ extension WriteBatchBuilder {
         }
     }
 
-    mutating func putTermStart(term: UInt64, lsn: UInt64) {
-        SystemRecords.termStartKey(term).withUnsafeBytes { key in
-            withUnsafeBytes(of: lsn.bigEndian) { value in putRaw(key: key, value: value) }
+    mutating func putTermStart(_ start: TermStart) {
+        let fields = (start.firstLsn.bigEndian, start.previousVersion.rawValue.bigEndian)
+        SystemRecords.termStartKey(start.term).withUnsafeBytes { key in
+            withUnsafeBytes(of: fields) { value in putRaw(key: key, value: value) }
         }
     }
 }

@@ -12,16 +12,19 @@ import Wire
 struct WriterCore {
     let configuration: ShardConfiguration
     let sink: any WriteSink
+    let promises: any PromiseStore
+    let published: PublishedRole
     let log: CommitLog
     let inbox: WriterInbox
     let clock: ShardClock
     let logger: Logger
 
-    private(set) var role: ShardRole
+    var terms: TermState
+    /// While set, everything in the inbox waits.
+    var hold: ActiveHold?
+    var holdsBegun: UInt64 = 0
     /// The newest batch written.
     private(set) var position: LogPosition
-    /// The highest term seen, in the log or claimed by a leader.
-    var newestTerm: UInt64
     private(set) var failure: KVError?
     private var versions: HybridLogicalClock
     /// The sequence number RocksDB gives the next record.
@@ -30,23 +33,30 @@ struct WriterCore {
     private var unsyncedSinceMilliseconds: UInt64?
     private var logBytesSinceTrim = 0
 
+    /// A leader that the log or the promise does not let lead starts as a follower.
     /// - Parameter latestSequence: RocksDB's newest sequence number.
     init(
         configuration: ShardConfiguration, role: ShardRole, position: LogPosition, latestSequence: UInt64,
-        sink: any WriteSink, log: CommitLog, inbox: WriterInbox, clock: ShardClock, logger: Logger
+        promise: TermPromise?, sink: any WriteSink, promises: any PromiseStore, log: CommitLog, inbox: WriterInbox,
+        clock: ShardClock, logger: Logger
     ) {
         self.configuration = configuration
-        self.role = role
         self.position = position
         self.sink = sink
+        self.promises = promises
         self.log = log
         self.inbox = inbox
         self.clock = clock
         self.logger = logger
-        newestTerm = max(role.term, position.term)
+        terms = TermState(
+            shard: configuration.name, node: configuration.node, role: role, logTerm: position.term, promise: promise)
+        published = PublishedRole(terms.role)
         versions = HybridLogicalClock(last: position.version)
         nextSequence = latestSequence + 1
     }
+
+    var role: ShardRole { terms.role }
+    var newestTerm: UInt64 { terms.newestTerm }
 
     // MARK: Draining
 
@@ -56,13 +66,22 @@ struct WriterCore {
     /// Works through the inbox, then syncs where that is due.
     /// - Returns: milliseconds after which to drain again, because a sync is due or more is waiting; nil for never.
     mutating func drain() -> UInt64? {
+        endHoldIfDue()
         for _ in 0..<WriterCore.roundsMax {
+            if let hold { return whileHeld(hold) }
             let items = inbox.take()
             if items.isEmpty { return syncIfDue() }
             process(items)
             syncIfDue()
         }
         return 0
+    }
+
+    /// What is due although the inbox has to wait.
+    private mutating func whileHeld(_ hold: ActiveHold) -> UInt64 {
+        inbox.settle()
+        let left = hold.untilMilliseconds - min(hold.untilMilliseconds, clock.monotonicMilliseconds())
+        return min(left, syncIfDue() ?? left)
     }
 
     private mutating func process(_ items: [WriterInbox.Item]) {
@@ -83,24 +102,14 @@ struct WriterCore {
 
     // MARK: Leading
 
-    /// Begins a term with its barrier batch, or goes on with the one the log is in.
-    ///
-    /// Throws `KVError(.staleTerm)` where the log already has a newer term.
-    mutating func startLeading() throws(KVError) {
-        guard case .leader(let term) = role else { return }
-        guard position.term <= term else {
-            throw KVError(
-                .staleTerm,
-                "\(configuration.name) has log of term \(position.term), but the topology says term \(term): "
-                    + "start this node with the newest topology")
-        }
-        guard position.term < term else { return }
+    /// Writes the barrier batch of a term that this replica begins to lead.
+    mutating func writeBarrier(term: UInt64) throws(KVError) {
         let barrier = LogPosition(
             term: term, lsn: position.lsn + 1, version: versions.next(wallMilliseconds: clock.wallMilliseconds()))
         var builder = WriteBatchBuilder(
             reservedBytes: LogFrame.headerBytes, capacity: SystemRecords.batchOverheadBytes)
         builder.putPosition(barrier)
-        builder.putTermStart(term: term, lsn: barrier.lsn)
+        builder.putTermStart(TermStart(term: term, firstLsn: barrier.lsn, previousVersion: position.version))
         try write(builder, at: barrier)
     }
 
@@ -242,7 +251,6 @@ struct WriterCore {
         if let error { throw stopWriting(error) }
         position = newest
         versions.observe(newest.version)
-        newestTerm = max(newestTerm, newest.term)
         nextSequence += UInt64(records)
         if configuration.durability == .interval, unsyncedSinceMilliseconds == nil {
             unsyncedSinceMilliseconds = clock.monotonicMilliseconds()

@@ -20,6 +20,12 @@ final class WriterInbox: Sendable {
         var load = Load()
         var taken = Load()
         var refusal: KVError?
+
+        mutating func settle() {
+            load.bytes -= taken.bytes
+            load.operations -= taken.operations
+            taken = Load()
+        }
     }
 
     private let state = Mutex(State())
@@ -59,14 +65,16 @@ final class WriterInbox: Sendable {
     /// Everything that waits, in order; what was taken before counts as done.
     func take() -> [Item] {
         state.withLock { state in
-            state.load.bytes -= state.taken.bytes
-            state.load.operations -= state.taken.operations
+            state.settle()
             state.taken = state.load
             var items: [Item] = []
             swap(&items, &state.items)
             return items
         }
     }
+
+    /// What was taken is done; what waits goes on waiting.
+    func settle() { state.withLock { $0.settle() } }
 
     /// Refuses everything from now on; what is inside is still the writer's to answer. The first reason stays.
     func refuse(_ reason: KVError) {
