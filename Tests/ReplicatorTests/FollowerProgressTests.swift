@@ -19,7 +19,8 @@ import Wire
                 switch action {
                 case .probe: "probe"
                 case .read(let position, let isDoubtful): "\(isDoubtful ? "doubtful " : "")read after \(position.lsn)"
-                case .push(let segment): "push \(segment.base.lsn + 1)...\(segment.last.lsn)"
+                case .push(let push):
+                    push.segment.map { "push \($0.base.lsn + 1)...\($0.last.lsn)" } ?? "heartbeat \(push.term)"
                 case .wait: "wait"
                 case .notice(.followerLost): "lost"
                 case .notice(.followerBack): "back"
@@ -34,6 +35,8 @@ import Wire
         lsn == 0 ? .start : LogPosition(term: 1, lsn: lsn, version: Version(rawValue: lsn * 10))
     }
 
+    private func clock(_ lsn: UInt64) -> LeaderClock { LeaderClock(term: 1, lsn: lsn, milliseconds: lsn * 1_000) }
+
     private func segment(_ lsns: ClosedRange<UInt64>) throws -> LogSegment {
         var bytes = makeFrame(position(lsns.lowerBound), batchBytes: 10)
         for lsn in lsns.dropFirst() { bytes.writeImmutableBuffer(makeFrame(position(lsn), batchBytes: 10)) }
@@ -47,10 +50,10 @@ import Wire
         #expect(machine(.probed(.position(position(5), .follower))) == [])
         #expect(machine.progress.wanted?.after == position(5))
         #expect(machine(.outsideWindow) == ["read after 5"])
-        #expect(machine(.read(after: position(5), .segment(try segment(6...8), leaderLSN: 20))) == ["push 6...8"])
+        #expect(machine(.read(after: position(5), .segment(try segment(6...8), clock(20)))) == ["push 6...8"])
         #expect(machine.progress.wanted?.after == position(8) && machine.progress.wanted?.isPushable == false)
         #expect(machine(.outsideWindow) == ["read after 8"])
-        #expect(machine(.read(after: position(8), .segment(try segment(9...9), leaderLSN: 20))) == [])
+        #expect(machine(.read(after: position(8), .segment(try segment(9...9), clock(20)))) == [])
         #expect(machine.progress.wanted == nil)
         #expect(machine(.pushed(.accepted(position(8)))) == ["push 9...9"])
         #expect(machine(.pushed(.accepted(position(9)))) == [])
@@ -64,7 +67,7 @@ import Wire
         var machine = Machine(limits)
         _ = machine(.start)
         _ = machine(.probed(.position(.start, .follower)))
-        #expect(machine(.offered(try segment(1...2))) == ["push 1...2"])
+        #expect(machine(.offered(try segment(1...2), clock(2))) == ["push 1...2"])
         #expect(machine.progress.wanted?.isReadable == false)
     }
 
@@ -72,16 +75,16 @@ import Wire
         var machine = Machine()
         _ = machine(.start)
         _ = machine(.probed(.position(.start, .follower)))
-        _ = machine(.offered(try segment(1...2)))
+        _ = machine(.offered(try segment(1...2), clock(2)))
         #expect(machine(.outsideWindow) == ["read after 2"])
         #expect(machine(.pushed(.failed("timed out"))) == ["lost", "wait"])
         #expect(machine.progress.state == .probe && machine.progress.lastError == "timed out")
-        #expect(machine(.read(after: position(2), .segment(try segment(3...4), leaderLSN: 9))) == [])
+        #expect(machine(.read(after: position(2), .segment(try segment(3...4), clock(9)))) == [])
         #expect(machine(.timerFired) == ["probe"])
         // The push had arrived after all.
         #expect(machine(.probed(.position(position(2), .follower))) == [])
         #expect(machine(.outsideWindow) == ["doubtful read after 2"])
-        #expect(machine(.read(after: position(2), .segment(try segment(3...3), leaderLSN: 9))) == ["push 3...3"])
+        #expect(machine(.read(after: position(2), .segment(try segment(3...3), clock(9)))) == ["push 3...3"])
         #expect(machine(.pushed(.accepted(position(3)))) == ["back"])
         #expect(machine.progress.lastError == nil)
     }
@@ -90,10 +93,10 @@ import Wire
         var machine = Machine()
         _ = machine(.start)
         _ = machine(.probed(.position(position(5), .follower)))
-        _ = machine(.offered(try segment(6...7)))
+        _ = machine(.offered(try segment(6...7), clock(7)))
         #expect(machine(.pushed(.rejected(position(3)))) == [])
         #expect(machine.progress.wanted?.after == position(3))
-        _ = machine(.offered(try segment(4...7)))
+        _ = machine(.offered(try segment(4...7), clock(7)))
         #expect(machine(.pushed(.rejected(position(2)))) == ["lost", "wait"])
     }
 
@@ -101,7 +104,7 @@ import Wire
         var machine = Machine()
         _ = machine(.start)
         _ = machine(.probed(.position(position(5), .follower)))
-        _ = machine(.offered(try segment(6...7)))
+        _ = machine(.offered(try segment(6...7), clock(7)))
         #expect(machine(.pushed(.accepted(position(5)))) == ["lost", "wait"])
     }
 
@@ -109,9 +112,9 @@ import Wire
         var machine = Machine()
         _ = machine(.start)
         _ = machine(.probed(.position(position(5), .follower)))
-        _ = machine(.offered(try segment(6...7)))
+        _ = machine(.offered(try segment(6...7), clock(7)))
         _ = machine(.outsideWindow)
-        _ = machine(.read(after: position(7), .segment(try segment(8...9), leaderLSN: 9)))
+        _ = machine(.read(after: position(7), .segment(try segment(8...9), clock(9))))
         // What was read ahead no longer continues it.
         #expect(machine(.pushed(.accepted(position(8)))) == [])
         #expect(machine.progress.wanted?.after == position(8) && machine.progress.bytesInFlight == 0)
@@ -153,19 +156,48 @@ import Wire
         #expect(machine.progress.wanted == nil)
     }
 
-    @Test func aCheckUpNoticesALostTailAndIsOvertakenByAPush() throws {
+    @Test func aHeartbeatNoticesALostTailAndWhatAnotherReplicatorBrought() throws {
         var machine = Machine()
         _ = machine(.start)
         _ = machine(.probed(.position(position(5), .follower)))
-        #expect(machine(.checkUp) == ["probe"])
-        #expect(machine(.checkUp) == [])
-        _ = machine(.probed(.position(position(3), .follower)))
-        #expect(machine.progress.acked == position(3))
-        #expect(machine(.checkUp) == ["probe"])
-        _ = machine(.offered(try segment(4...6)))
+        #expect(machine.progress.confirmed == nil)
+        #expect(machine(.beat(clock(5))) == ["heartbeat 1"])
+        #expect(machine(.beat(clock(5))) == [])
+        #expect(machine.progress.wanted?.isPushable == false)
+        #expect(machine(.pushed(.accepted(position(5)))) == [])
+        #expect(machine.progress.confirmed == .init(leaderTerm: 1, position: position(5)))
+        #expect(machine(.beat(clock(5))) == ["heartbeat 1"])
+        _ = machine(.pushed(.accepted(position(3))))
+        #expect(machine.progress.wanted?.after == position(3))
+        #expect(machine.progress.confirmed == .init(leaderTerm: 1, position: position(3)))
+        _ = machine(.offered(try segment(4...6), clock(6)))
         _ = machine(.pushed(.accepted(position(6))))
-        _ = machine(.probed(.position(position(3), .follower)))
-        #expect(machine.progress.acked == position(6))
+        _ = machine(.beat(clock(6)))
+        _ = machine(.pushed(.accepted(position(9))))
+        #expect(machine.progress.wanted?.after == position(9))
+        #expect(machine.progress.confirmed == .init(leaderTerm: 1, position: position(9)))
+    }
+
+    @Test func whatIsInDoubtIsNotConfirmed() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        _ = machine(.beat(clock(5)))
+        _ = machine(.pushed(.accepted(position(5))))
+        _ = machine(.beat(clock(5)))
+        #expect(machine(.pushed(.failed("timed out"))) == ["lost", "wait"])
+        #expect(machine.progress.confirmed == nil)
+        #expect(machine(.timerFired) == ["probe"])
+        // Its own word without a leader's term behind it does not count.
+        _ = machine(.probed(.position(position(5), .follower)))
+        #expect(machine.progress.confirmed == nil)
+    }
+
+    @Test func aClockOfAnotherTermDoesNotGoWithASegment() throws {
+        let segment = try segment(1...2)
+        #expect(LogPush(segment, clock(2)).clock == clock(2))
+        #expect(LogPush(segment, LeaderClock(term: 2, lsn: 5, milliseconds: 9)).clock == nil)
+        #expect(LogPush(segment, LeaderClock(term: 2, lsn: 5, milliseconds: 9)).term == 1)
     }
 
     @Test func waitingTimesDoubleUpToTheirLimitWithJitter() {

@@ -30,9 +30,14 @@ final class ReplicationSimulation {
 
     final class Leader {
         var frames: [(position: LogPosition, bytes: ByteBuffer)] = []
+        /// When each frame was appended, in milliseconds, rounded down.
+        var appendedAt: [Int64] = []
         var firstRetained: UInt64 = 1
         var term: UInt64 = 1
         var isUp = true
+        /// What it was told of each follower; lost in a restart.
+        var acks: [NodeAddress: LogPosition] = [:]
+        var reportCount = 0
         var waiters: [(after: LogPosition, deadline: Duration, reply: (ReadOutcome) -> Void)] = []
         var readCount = 0
 
@@ -46,6 +51,9 @@ final class ReplicationSimulation {
         var isSilent = false
         var gapCount = 0
         var pushCount = 0
+        var heartbeatCount = 0
+        /// Every position it ever had.
+        var appliedEver: Set<LogPosition> = []
 
         var position: LogPosition { applied.last ?? .start }
     }
@@ -61,6 +69,10 @@ final class ReplicationSimulation {
     private(set) var bytesInFlightSeen = 0
     private(set) var windowBytesSeen = 0
     private(set) var eventCount = 0
+    /// Clocks sent that were newer than the state they stood with.
+    private(set) var wrongClocks = 0
+    /// Acks of positions that the follower never had.
+    private(set) var unfoundedAcks = 0
     private(set) var notices: [String] = []
     var random: TestRandom
     private var queue: [(time: Duration, order: Int, run: () -> Void)] = []
@@ -108,6 +120,7 @@ final class ReplicationSimulation {
             term: leader.term, lsn: last.lsn + 1,
             version: Version(rawValue: last.version.rawValue + 1 + random.next() % 5))
         leader.frames.append((position, makeFrame(position, batchBytes: batchBytes)))
+        leader.appendedAt.append(now.wholeMilliseconds)
         guard leader.isUp else { return }
         let waiters = leader.waiters
         leader.waiters = []
@@ -116,12 +129,16 @@ final class ReplicationSimulation {
 
     func crashLeader() {
         leader.isUp = false
+        leader.acks = [:]
         let waiters = leader.waiters
         leader.waiters = []
         for waiter in waiters { waiter.reply(.failed("connection reset")) }
     }
 
     var isConverged: Bool { followers.allSatisfy { $0.applied == leader.frames.map(\.position) } }
+
+    /// Whether the leader knows that every follower has everything.
+    var isAcknowledged: Bool { replication.shard.followers.allSatisfy { leader.acks[$0] == leader.last } }
 
     // MARK: the replicator's side
 
@@ -159,8 +176,13 @@ final class ReplicationSimulation {
                 { .follower(index, .probed($0)) })
         case .follower(let index, .read(let position, _)):
             read(position, wait: .zero) { .follower(index, .read(after: position, $0)) }
-        case .follower(let index, .push(let segment)):
-            push(segment, index)
+        case .follower(let index, .push(let push)):
+            self.push(push, index)
+        case .report(let report):
+            self.report(report)
+        case .waitToReport(let duration):
+            outstanding += 1
+            schedule(after: duration) { self.answer(.reportTimerFired) }
         }
     }
 
@@ -210,29 +232,55 @@ final class ReplicationSimulation {
             { reply in
                 self.leader.readCount += 1
                 if let outcome = self.leaderAnswer(after: position) { return reply(outcome) }
-                guard wait > .zero else { return reply(.nothingNew(leaderLSN: self.leader.last.lsn)) }
+                guard wait > .zero else { return reply(.nothingNew(self.leaderClock)) }
                 let deadline = self.now + wait
                 self.leader.waiters.append((position, deadline, reply))
                 self.schedule(after: wait) {
                     let due = self.leader.waiters.filter { $0.deadline <= self.now }
                     self.leader.waiters.removeAll { $0.deadline <= self.now }
-                    for waiter in due { waiter.reply(.nothingNew(leaderLSN: self.leader.last.lsn)) }
+                    for waiter in due { waiter.reply(.nothingNew(self.leaderClock)) }
                 }
             }, event)
     }
 
-    private func push(_ segment: LogSegment, _ index: Int) {
+    private func push(_ push: LogPush, _ index: Int) {
         let follower = followers[index]
+        if let clock = push.clock { wrongClocks += check(clock) ? 0 : 1 }
         exchange(
             timeout: limits.pushTimeout, failed: .failed("timed out"),
             { reply in
                 guard follower.isUp else { return reply(.failed("refused")) }
                 guard !follower.isSilent else { return }
-                reply(self.apply(segment, to: follower))
+                reply(self.apply(push, to: follower))
             }, { .follower(index, .pushed($0)) })
     }
 
+    private func report(_ report: AckReport) {
+        for ack in report.acks {
+            guard let index = replication.shard.followers.firstIndex(of: ack.follower) else { continue }
+            if !followers[index].appliedEver.contains(ack.position), ack.position != .start { unfoundedAcks += 1 }
+        }
+        exchange(
+            timeout: limits.answerTimeout, failed: .failed("timed out"),
+            { reply in
+                guard self.leader.isUp else { return reply(.failed("refused")) }
+                self.leader.reportCount += 1
+                for ack in report.acks { self.leader.acks[ack.follower] = ack.position }
+                reply(.taken)
+            }, { .reported($0) })
+    }
+
     // MARK: the nodes
+
+    private var leaderClock: LeaderClock {
+        LeaderClock(term: leader.term, lsn: leader.last.lsn, milliseconds: UInt64(now.wholeMilliseconds))
+    }
+
+    /// Whether the leader had committed nothing above the clock's lsn at the clock's time.
+    private func check(_ clock: LeaderClock) -> Bool {
+        guard let milliseconds = clock.milliseconds, clock.lsn < leader.last.lsn else { return true }
+        return leader.appendedAt[Int(clock.lsn)] >= Int64(milliseconds)
+    }
 
     /// What the leader answers at once; nil where it has nothing new.
     private func leaderAnswer(after position: LogPosition) -> ReadOutcome? {
@@ -252,14 +300,19 @@ final class ReplicationSimulation {
         }
         do {
             let segment = try LogSegment(verifying: bytes, after: position, leaderTerm: leader.term)
-            return .segment(segment, leaderLSN: leader.last.lsn)
+            return .segment(segment, leaderClock)
         } catch {
             preconditionFailure("the leader's own frames hold: \(error)")
         }
     }
 
     /// A follower as the protocol has it: skips what it has, refuses what leaves a gap.
-    private func apply(_ segment: LogSegment, to follower: Follower) -> PushOutcome {
+    private func apply(_ push: LogPush, to follower: Follower) -> PushOutcome {
+        guard let segment = push.segment else {
+            follower.heartbeatCount += 1
+            follower.appliedEver.insert(follower.position)
+            return .accepted(follower.position)
+        }
         follower.pushCount += 1
         var bytes = segment.bytes
         var fresh: [LogPosition] = []
@@ -272,6 +325,7 @@ final class ReplicationSimulation {
             return .rejected(follower.position)
         }
         follower.applied += fresh
+        follower.appliedEver.formUnion(fresh)
         return .accepted(follower.position)
     }
 }

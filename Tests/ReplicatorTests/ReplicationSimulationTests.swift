@@ -68,6 +68,7 @@ import Wire
             "seed \(seed)")
         #expect(simulation.bytesInFlightSeen <= limits.inFlightBytesMax + 2 * frameBytes, "seed \(seed)")
         #expect(simulation.windowBytesSeen <= limits.windowBytesMax + 4 * frameBytes, "seed \(seed)")
+        #expect(simulation.wrongClocks == 0 && simulation.unfoundedAcks == 0, "seed \(seed)")
     }
 
     @Test(arguments: 0..<4) func everyScheduleConvergesOnceFaultsStop(part: Int) async {
@@ -91,7 +92,9 @@ import Wire
             simulation.run(until: .seconds(2))
             simulation.faults = .init()
             // The longest that one lost answer can hold things up, and then the way itself.
-            let isConverged = simulation.run(until: .seconds(60)) { simulation.isConverged }
+            let isConverged = simulation.run(until: .seconds(60)) {
+                simulation.isConverged && simulation.isAcknowledged
+            }
             #expect(isConverged, "seed \(seed) after \(simulation.leader.last)")
             Self.check(simulation, seed: seed)
             if faults.duplicatePercent == 0, !faults.rollbacks {
@@ -230,7 +233,8 @@ import Wire
         simulation.run(until: .seconds(5))
         let events = simulation.eventCount
         simulation.run(until: .seconds(105))
-        #expect(simulation.eventCount - events <= 210)
+        // Four times a second: a read, three heartbeats, a report; and the timers between.
+        #expect(simulation.eventCount - events <= 100 * 4 * 7)
     }
 
     @Test func aDeadLeaderIsAskedAtAModestPaceAndFoundSoonAfterItsReturn() {
@@ -313,5 +317,60 @@ import Wire
         #expect(simulation.replication.status().followers[0].state == .replicate)
         #expect(simulation.notices.filter { $0.contains("followerLost") }.count == 1)
         #expect(simulation.notices.filter { $0.contains("followerBack") }.count == 1)
+    }
+}
+
+extension ReplicationSimulationTests {
+    @Test func positionsReachTheLeaderAtOnceAndTogetherUnderLoad() {
+        let simulation = ReplicationSimulation(seed: 14, followers: 3, limits: ReplicationLimits(), faults: .init())
+        simulation.start()
+        simulation.append(batchBytes: 10)
+        simulation.run(until: .seconds(2)) { simulation.isAcknowledged }
+        #expect(simulation.isAcknowledged)
+        for _ in 0..<20 {
+            simulation.run(until: simulation.now + .milliseconds(130))
+            simulation.append(batchBytes: 10)
+            let start = simulation.now
+            simulation.run(until: start + .seconds(5)) { simulation.isAcknowledged }
+            // Six times across the network of at most 0.2 ms, behind a heartbeat perhaps, and one report interval.
+            #expect(simulation.isAcknowledged && simulation.now - start < .microseconds(2_600))
+        }
+        let reports = simulation.leader.reportCount
+        for _ in 0..<5_000 {
+            simulation.append(batchBytes: 10)
+            simulation.run(until: simulation.now + .microseconds(50))
+        }
+        // 250 ms of load from three followers: one report a millisecond at most.
+        #expect(simulation.leader.reportCount - reports <= 255)
+        simulation.run(until: simulation.now + .seconds(1)) { simulation.isAcknowledged }
+        #expect(simulation.isAcknowledged)
+    }
+
+    @Test func aRestartedLeaderLearnsThePositionsAlsoWithoutAWrite() {
+        let simulation = ReplicationSimulation(seed: 15, followers: 2, limits: ReplicationLimits(), faults: .init())
+        simulation.append(batchBytes: 10)
+        simulation.start()
+        simulation.run(until: .seconds(2))
+        #expect(simulation.isAcknowledged)
+        simulation.leader.acks = [:]
+        simulation.run(until: .seconds(3))
+        #expect(simulation.isAcknowledged)
+        simulation.crashLeader()
+        simulation.run(until: .seconds(4))
+        simulation.leader.isUp = true
+        simulation.run(until: .seconds(6))
+        #expect(simulation.isAcknowledged)
+    }
+
+    @Test func aQuietShardIsHeardOfFourTimesASecond() {
+        let simulation = ReplicationSimulation(seed: 16, followers: 2, limits: ReplicationLimits(), faults: .init())
+        simulation.append(batchBytes: 10)
+        simulation.start()
+        simulation.run(until: .seconds(2))
+        let before = simulation.followers.map(\.heartbeatCount)
+        simulation.run(until: .seconds(12))
+        for (index, count) in before.enumerated() {
+            #expect((38...41).contains(simulation.followers[index].heartbeatCount - count))
+        }
     }
 }

@@ -77,29 +77,33 @@ final class CurlTransport: ReplicationTransport {
         }
     }
 
-    func push(_ segment: LogSegment, to follower: NodeAddress, shard: String) async -> PushOutcome {
+    func push(_ push: LogPush, to follower: NodeAddress, shard: String) async -> PushOutcome {
         let start = ContinuousClock.now
         let outcome: PushOutcome
         do {
-            outcome = try await send(segment, follower, shard)
+            outcome = try await send(push, follower, shard)
         } catch {
             outcome = .failed("\(error)")
         }
-        if case .accepted = outcome {
-            metrics.pushed(segment, in: ContinuousClock.now - start)
-        } else {
-            metrics.pushFailed()
+        switch outcome {
+        case .accepted: metrics.pushed(push, in: ContinuousClock.now - start)
+        case .rejected, .failed: metrics.pushFailed()
         }
         return outcome
     }
 
-    private func send(_ segment: LogSegment, _ follower: NodeAddress, _ shard: String) async throws -> PushOutcome {
+    private func send(_ push: LogPush, _ follower: NodeAddress, _ shard: String) async throws -> PushOutcome {
+        var headers = [(name: "content-type", value: MediaType.logFrames), (KVHeader.term, String(push.term))]
+        if let clock = push.clock, let milliseconds = clock.milliseconds {
+            headers.append((KVHeader.lsn, String(clock.lsn)))
+            headers.append((KVHeader.clock, String(milliseconds)))
+        }
         let response = try await perform(
             follower,
             CurlRequest(
-                .post, "http://\(follower)\(APIPath.batches(shard: shard))",
-                headers: [("content-type", MediaType.logFrames), (KVHeader.term, String(segment.leaderTerm))],
-                body: segment.bytes, responseBytesMax: CurlTransport.documentBytesMax, timeout: limits.pushTimeout,
+                .post, "http://\(follower)\(APIPath.batches(shard: shard))", headers: headers,
+                body: push.segment?.bytes ?? ByteBuffer(), responseBytesMax: CurlTransport.documentBytesMax,
+                timeout: push.segment == nil ? limits.answerTimeout : limits.pushTimeout,
                 connectTimeout: limits.connectTimeout))
         if response.status == 200 {
             let document = try DocumentCoding.decode(PositionDocument.self, from: response.body.readableBytesView)
@@ -110,6 +114,23 @@ final class CurlTransport: ReplicationTransport {
             return .rejected(position)
         }
         return .failed(CurlTransport.explain(response))
+    }
+
+    func report(_ report: AckReport, to leader: NodeAddress, shard: String) async -> ReportOutcome {
+        do {
+            let response = try await perform(
+                leader,
+                CurlRequest(
+                    .post, "http://\(leader)\(APIPath.acks(shard: shard))", headers: [("content-type", "text/plain")],
+                    body: report.encoded(), responseBytesMax: CurlTransport.documentBytesMax,
+                    timeout: limits.answerTimeout, connectTimeout: limits.connectTimeout))
+            let isTaken = (200..<300).contains(response.status)
+            metrics.reported(isTaken: isTaken)
+            return isTaken ? .taken : .failed(CurlTransport.explain(response))
+        } catch {
+            metrics.reported(isTaken: false)
+            return .failed("\(error)")
+        }
     }
 
     /// `GET /topology`. Throws `KVError` or ``CurlError``.
@@ -133,16 +154,18 @@ final class CurlTransport: ReplicationTransport {
         let response = try await get(leader, path, bytesMax: answerBytesMax, timeout: wait + limits.answerTimeout)
         switch response.status {
         case 200, 204:
-            guard let leaderLSN = response.header(KVHeader.lsn).flatMap(UInt64.init) else {
+            guard let lsn = response.header(KVHeader.lsn).flatMap(UInt64.init) else {
                 return .failed("its answer has no \(KVHeader.lsn) field")
             }
-            guard response.status == 200 else { return .nothingNew(leaderLSN: leaderLSN) }
             guard let term = response.header(KVHeader.term).flatMap(UInt64.init) else {
                 return .failed("its answer has no \(KVHeader.term) field")
             }
+            let clock = LeaderClock(
+                term: term, lsn: lsn, milliseconds: response.header(KVHeader.clock).flatMap(UInt64.init))
+            guard response.status == 200 else { return .nothingNew(clock) }
             metrics.fetched(bytes: response.body.readableBytes)
             let segment = try LogSegment(verifying: response.body, after: position, leaderTerm: term, turn: turn)
-            return .segment(segment, leaderLSN: leaderLSN)
+            return .segment(segment, clock)
         case 409, 410:
             let problem = ProblemReading(response.body)
             if problem.type == Problem.Kind.diverged.name || problem.type == Problem.Kind.logTruncated.name {

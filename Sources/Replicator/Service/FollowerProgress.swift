@@ -19,7 +19,7 @@ struct FollowerProgress {
         case start
         case probed(PositionOutcome)
         /// The window has this for it; only while ``wanted`` says that it can be pushed.
-        case offered(LogSegment)
+        case offered(LogSegment, LeaderClock?)
         /// It has all that the window has.
         case atTail
         /// The window does not hold what it needs.
@@ -28,8 +28,8 @@ struct FollowerProgress {
         /// The leader has nothing more for it and yet the window cannot take it.
         case pause
         case pushed(PushOutcome)
-        /// Nothing has been heard of it for a while: is it still where it was?
-        case checkUp
+        /// The leader has nothing new: time for a sign of life, if nothing else is on its way.
+        case beat(LeaderClock)
         case timerFired
     }
 
@@ -37,7 +37,7 @@ struct FollowerProgress {
         case probe
         /// Answers at once, with or without batches. Doubtful: it did not take what it was sent last.
         case read(after: LogPosition, isDoubtful: Bool)
-        case push(LogSegment)
+        case push(LogPush)
         case wait(Duration)
         case notice(Notice)
     }
@@ -47,6 +47,11 @@ struct FollowerProgress {
         case followerBack
         case needsSnapshot(String)
         case canBeFedAgain
+    }
+
+    struct Confirmation: Equatable {
+        let leaderTerm: UInt64
+        let position: LogPosition
     }
 
     /// What it can take now.
@@ -61,14 +66,15 @@ struct FollowerProgress {
     private(set) var state = State.probe
     /// What the follower said last.
     private(set) var acked = LogPosition.start
+    /// What it answered to a push or heartbeat, for the leader of that push's term; nil while it is in doubt.
+    private(set) var confirmed: Confirmation?
     /// The last failure, until things go well again.
     private(set) var lastError: String?
 
-    private var pushing: LogSegment?
-    private var readAhead: LogSegment?
+    private var pushing: LogPush?
+    private var readAhead: (segment: LogSegment, clock: LeaderClock)?
     private var isReading = false
     private var isProbing = false
-    private var hasPushedSinceProbe = false
     private var isWaiting = false
     private var needsProbe = true
     private var isLost = false
@@ -81,7 +87,7 @@ struct FollowerProgress {
         self.backoff = Backoff(min: limits.backoffMin, max: limits.backoffMax)
     }
 
-    var bytesInFlight: Int { (pushing?.byteCount ?? 0) + (readAhead?.byteCount ?? 0) }
+    var bytesInFlight: Int { (pushing?.byteCount ?? 0) + (readAhead?.segment.byteCount ?? 0) }
 
     /// Whether the window should be kept going for it.
     var isFed: Bool { state == .replicate && !needsProbe && !isWaiting }
@@ -90,8 +96,11 @@ struct FollowerProgress {
         guard !needsProbe, !isWaiting, readAhead == nil else { return nil }
         let hasRoom = pushing.map { $0.byteCount + limits.batchBytesMax <= limits.inFlightBytesMax } ?? true
         return Wanted(
-            after: pushing?.last ?? acked, isPushable: pushing == nil, isReadable: !isReading && hasRoom)
+            after: pushedTo, isPushable: pushing == nil, isReadable: !isReading && hasRoom)
     }
+
+    /// Where it is when the push on its way has been taken.
+    private var pushedTo: LogPosition { pushing?.segment?.last ?? acked }
 
     mutating func handle(_ event: Event, random: inout SplitMix64) -> [Action] {
         switch event {
@@ -101,31 +110,27 @@ struct FollowerProgress {
             return proceed()
         case .probed(let outcome): return probed(outcome, &random)
         case .atTail: return fedWell()
-        case .offered(let segment):
+        case .offered(let segment, let clock):
             precondition(segment.base == acked, "what is pushed continues the follower")
-            let push = push(segment)
+            let push = push(LogPush(segment, clock))
             return fedWell() + push
         case .outsideWindow:
             precondition(!isReading, "one read at a time")
             isReading = true
-            return [.read(after: pushing?.last ?? acked, isDoubtful: isLost)]
+            return [.read(after: pushedTo, isDoubtful: isLost)]
         case .read(let position, let outcome):
             isReading = false
             return read(after: position, outcome, &random)
         case .pause: return wait(limits.backoffMin)
         case .pushed(let outcome): return pushed(outcome, &random)
-        case .checkUp:
-            guard isFed, !isProbing, !isReading, pushing == nil, readAhead == nil else { return [] }
-            isProbing = true
-            hasPushedSinceProbe = false
-            return [.probe]
+        case .beat(let clock):
+            guard isFed, !isReading, pushing == nil, readAhead == nil else { return [] }
+            return push(LogPush(heartbeat: clock))
         }
     }
 
     private mutating func probed(_ outcome: PositionOutcome, _ random: inout SplitMix64) -> [Action] {
         isProbing = false
-        // The answer to a check-up that a push has overtaken says nothing new; the push will.
-        if !needsProbe, hasPushedSinceProbe { return proceed() }
         switch outcome {
         case .position(let position, .follower):
             needsProbe = false
@@ -144,10 +149,10 @@ struct FollowerProgress {
         after position: LogPosition, _ outcome: ReadOutcome, _ random: inout SplitMix64
     ) -> [Action] {
         // An answer to a question that is no longer asked, e.g. after a push that failed.
-        guard !needsProbe, readAhead == nil, position == (pushing?.last ?? acked) else { return proceed() }
+        guard !needsProbe, readAhead == nil, position == pushedTo else { return proceed() }
         switch outcome {
-        case .segment(let segment, _):
-            readAhead = segment
+        case .segment(let segment, let clock):
+            readAhead = (segment, clock)
             return fedWell() + proceed()
         case .nothingNew:
             return fedWell()
@@ -171,19 +176,22 @@ struct FollowerProgress {
         guard let sent = pushing else { preconditionFailure("only what was pushed is answered") }
         pushing = nil
         switch outcome {
-        case .accepted(let position) where position > acked:
+        case .accepted(let position) where position > acked || sent.segment == nil:
+            // After a heartbeat any position holds, also of one that came back with less.
+            confirmed = Confirmation(leaderTerm: sent.term, position: position)
+            // Another replicator may have brought it further.
+            if position != sent.segment?.last ?? acked { readAhead = nil }
             acked = position
             rejections = 0
             backoff.reset()
             lastError = nil
-            // Another replicator may have brought it further.
-            if position != sent.last { readAhead = nil }
             return back() + proceed()
         case .accepted(let position):
             return failed("it took batches after \(acked) and is still at \(position)", &random)
         case .rejected(let position):
             rejections += 1
             readAhead = nil
+            confirmed = nil
             let text = "it rejected batches after \(acked): it is at \(position)"
             guard rejections == 1, position != acked else { return failed(text, &random) }
             acked = position
@@ -200,19 +208,17 @@ struct FollowerProgress {
         if needsProbe {
             guard !isProbing, pushing == nil else { return [] }
             isProbing = true
-            hasPushedSinceProbe = false
             return [.probe]
         }
-        guard pushing == nil, let segment = readAhead else { return [] }
+        guard pushing == nil, let (segment, clock) = readAhead else { return [] }
         readAhead = nil
-        return push(segment)
+        return push(LogPush(segment, clock))
     }
 
-    private mutating func push(_ segment: LogSegment) -> [Action] {
+    private mutating func push(_ push: LogPush) -> [Action] {
         precondition(pushing == nil, "one push at a time")
-        pushing = segment
-        hasPushedSinceProbe = true
-        return [.push(segment)]
+        pushing = push
+        return [.push(push)]
     }
 
     /// The leader's history contains the follower's position.
@@ -232,6 +238,9 @@ struct FollowerProgress {
         }
     }
 
+    /// What it confirmed to a leader that may have lost it counts only when it is confirmed again.
+    mutating func forgetConfirmation() { confirmed = nil }
+
     private mutating func back() -> [Action] {
         guard isLost else { return [] }
         isLost = false
@@ -242,6 +251,7 @@ struct FollowerProgress {
     private mutating func failed(_ text: String, _ random: inout SplitMix64) -> [Action] {
         needsProbe = true
         readAhead = nil
+        confirmed = nil
         rejections = 0
         lastError = text
         if case .replicate = state { state = .probe }

@@ -16,8 +16,10 @@ public struct ReplicationLimits: Sendable, Hashable {
     public var readAheadBytesMax = 2 << 20
     /// A feed starts no two reads closer than this, so that a leader under load is asked for many batches at once.
     public var readInterval = Duration.milliseconds(1)
-    /// How long a leader may hold a read that has nothing to answer.
-    public var longPollWait = Duration.seconds(2)
+    /// How long a leader may hold a read that has nothing to answer. So often a quiet shard's followers hear of it.
+    public var longPollWait = Duration.milliseconds(250)
+    /// A leader is told of its followers' positions no more often than this.
+    public var reportInterval = Duration.milliseconds(1)
     /// A leader whose shard has no follower to feed is asked for its position this often, for `/status`.
     public var idleInterval = Duration.seconds(1)
     public var connectTimeout = Duration.seconds(1)

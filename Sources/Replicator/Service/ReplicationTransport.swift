@@ -1,4 +1,5 @@
 import Core
+import Wire
 
 /// How the loop reaches the nodes. Calls return when the task is cancelled, with a failure.
 protocol ReplicationTransport: Sendable {
@@ -16,5 +17,8 @@ protocol ReplicationTransport: Sendable {
         limits: ReplicationLimits
     ) async -> ReadOutcome
 
-    func push(_ segment: LogSegment, to follower: NodeAddress, shard: String) async -> PushOutcome
+    func push(_ push: LogPush, to follower: NodeAddress, shard: String) async -> PushOutcome
+
+    /// Tells a leader where its followers are.
+    func report(_ report: AckReport, to leader: NodeAddress, shard: String) async -> ReportOutcome
 }

@@ -9,6 +9,9 @@ final class ReplicatorMetrics: Sendable {
     private let pushedBytes: Counter
     private let pushFailures: Counter
     private let pushDuration: Histogram
+    private let heartbeats: Counter
+    private let ackReports: Counter
+    private let ackReportFailures: Counter
 
     init(_ registry: MetricsRegistry) {
         func counter(_ name: String, _ help: String) -> Counter {
@@ -22,6 +25,9 @@ final class ReplicatorMetrics: Sendable {
         pushFailures = counter("push_failures", "Requests that followers refused or did not answer.")
         pushDuration = registry.histogram(
             "distribkv_replicator_push_seconds", help: "From sending batches to the follower's answer.")
+        heartbeats = counter("heartbeats", "Requests without batches that followers answered.")
+        ackReports = counter("ack_reports", "Reports of followers' positions that leaders took.")
+        ackReportFailures = counter("ack_report_failures", "Reports that leaders refused or did not answer.")
     }
 
     func fetched(bytes: Int) {
@@ -29,7 +35,8 @@ final class ReplicatorMetrics: Sendable {
         fetchedBytes.increment(by: UInt64(bytes))
     }
 
-    func pushed(_ segment: LogSegment, in duration: Duration) {
+    func pushed(_ push: LogPush, in duration: Duration) {
+        guard let segment = push.segment else { return heartbeats.increment() }
         pushes.increment()
         pushedBatches.increment(by: UInt64(segment.frameCount))
         pushedBytes.increment(by: UInt64(segment.byteCount))
@@ -37,4 +44,6 @@ final class ReplicatorMetrics: Sendable {
     }
 
     func pushFailed() { pushFailures.increment() }
+
+    func reported(isTaken: Bool) { (isTaken ? ackReports : ackReportFailures).increment() }
 }

@@ -31,12 +31,16 @@ struct ShardFeed {
     private(set) var window: LogWindow?
     /// The last lsn the leader reported.
     private(set) var leaderLSN: UInt64 = 0
+    /// What came with the last answer to a read; nil until one came.
+    private(set) var clock: LeaderClock?
     /// Why the leader cannot be read; nil while it can.
     private(set) var error: String?
     /// For tests: reads begun.
     private(set) var readCount: UInt64 = 0
 
     private var isAsking = false
+    /// Whether a read is on its way.
+    private(set) var isReading = false
     private var timers: Set<Timer> = []
     private var backoff: Backoff
     private var lastRead: Duration?
@@ -65,19 +69,23 @@ struct ShardFeed {
             }
         case .read(let position, let outcome):
             isAsking = false
+            isReading = false
             switch outcome {
-            case .segment(let segment, let leaderLSN):
-                observe(leaderLSN: max(leaderLSN, segment.last.lsn))
+            case .segment(let segment, let clock):
+                observe(leaderLSN: max(clock.lsn, segment.last.lsn))
+                self.clock = clock
                 // What does not continue the window was asked for before the window began anew.
                 if window?.append(segment) == true { window?.trim(to: limits.windowBytesMax, keepsNewest: true) }
                 return (nil, answered(now))
-            case .nothingNew(let leaderLSN):
-                observe(leaderLSN: leaderLSN)
+            case .nothingNew(let clock):
+                observe(leaderLSN: clock.lsn)
+                self.clock = clock
                 return (nil, answered(now))
             case .cannotContinue:
                 // The leader has another history than the one read so far; the followers find their own way.
                 if window?.tail == position { window = nil }
                 leaderLSN = 0
+                clock = nil
                 return (nil, answered(now))
             case .failed(let text):
                 return failed(text, &random)
@@ -96,6 +104,7 @@ struct ShardFeed {
             return .wait(limits.readInterval - (now - lastRead), .pace)
         }
         isAsking = true
+        isReading = true
         lastRead = now
         readCount += 1
         return .read(after: window.tail)

@@ -12,28 +12,37 @@ struct ShardReplication {
         case feed(ShardFeed.Event)
         /// The number is the follower's place in the topology.
         case follower(Int, FollowerProgress.Event)
+        case reported(ReportOutcome)
+        case reportTimerFired
     }
 
     enum Action: Sendable {
         case feed(ShardFeed.Action)
         case feedNotice(ShardFeed.Notice)
         case follower(Int, FollowerProgress.Action)
+        /// To the leader; the answer is ``Event/reported(_:)``.
+        case report(AckReport)
+        /// The answer is ``Event/reportTimerFired``.
+        case waitToReport(Duration)
     }
 
     let shard: ShardTopology
     private(set) var feed: ShardFeed
     private(set) var followers: [FollowerProgress]
+    private var reporting: AckReporting
     private var random: SplitMix64
 
     init(shard: ShardTopology, limits: ReplicationLimits, seed: UInt64) {
         self.shard = shard
         self.feed = ShardFeed(limits: limits)
         self.followers = shard.followers.map { _ in FollowerProgress(limits: limits) }
+        self.reporting = AckReporting(limits: limits)
         self.random = SplitMix64(seed: seed)
     }
 
-    /// One question and three timers of the feed; a probe, a read, a push and a timer of each follower.
-    static func outstandingMax(followers: Int) -> Int { 4 + 4 * followers }
+    /// One question and three timers of the feed, a report and its timer; a probe, a read, a push and a timer of each
+    /// follower.
+    static func outstandingMax(followers: Int) -> Int { 6 + 4 * followers }
 
     mutating func handle(_ event: Event, now: Duration) -> [Action] {
         var actions: [Action] = []
@@ -41,19 +50,21 @@ struct ShardReplication {
         case .start:
             for index in followers.indices { tell(index, .start, &actions) }
         case .feed(let event):
-            let tailBefore = feed.window?.tail
-            let isQuiet = event.isQuiet
-            let (action, notice) = feed.handle(event, now: now, random: &random)
-            if let action { actions.append(.feed(action)) }
-            if let notice { actions.append(.feedNotice(notice)) }
-            if feed.window?.tail != tailBefore {
-                for index in followers.indices { serve(index, &actions) }
-            }
-            if isQuiet {
-                for index in followers.indices { tell(index, .checkUp, &actions) }
-            }
+            feed(event, now, &actions)
         case .follower(let index, let event):
+            let confirmed = followers[index].confirmed
             follow(index, event, &actions)
+            if followers[index].confirmed != confirmed { reporting.request() }
+        case .reported(let outcome):
+            if let wait = reporting.reported(outcome, random: &random) { actions.append(.waitToReport(wait)) }
+        case .reportTimerFired:
+            reporting.timerFired()
+        }
+        switch reporting.next(now: now) {
+        case .report:
+            if let report = reporting.begin(acks, now: now) { actions.append(.report(report)) }
+        case .wait(let duration): actions.append(.waitToReport(duration))
+        case nil: break
         }
         let demand = demand
         if let demand, demand == feed.window?.tail, isEveryFedFollowerAtTail { feed.releaseUnwanted() }
@@ -73,6 +84,36 @@ struct ShardReplication {
             })
     }
 
+    private mutating func feed(_ event: ShardFeed.Event, _ now: Duration, _ actions: inout [Action]) {
+        let tailBefore = feed.window?.tail
+        let wasReading = feed.isReading
+        let (action, notice) = feed.handle(event, now: now, random: &random)
+        if let action { actions.append(.feed(action)) }
+        if let notice { actions.append(.feedNotice(notice)) }
+        if case .leaderLost = notice {
+            // It may come back with less than they have confirmed.
+            for index in followers.indices { followers[index].forgetConfirmation() }
+        }
+        if feed.window?.tail != tailBefore || feed.isReading != wasReading {
+            for index in followers.indices { serve(index, &actions) }
+        }
+        guard case .read(let position, .nothingNew(let clock)) = event, position == feed.window?.tail else { return }
+        for index in followers.indices where followers[index].acked == position {
+            tell(index, .beat(clock), &actions)
+        }
+        // Said again, for a leader that has been restarted.
+        reporting.request()
+    }
+
+    /// What followers have confirmed to the leader of this term.
+    private var acks: [AckReport.Ack] {
+        guard let term = feed.clock?.term else { return [] }
+        return zip(shard.followers, followers).compactMap { address, progress in
+            guard let confirmed = progress.confirmed, confirmed.leaderTerm == term else { return nil }
+            return AckReport.Ack(follower: address, position: confirmed.position)
+        }
+    }
+
     private mutating func follow(_ index: Int, _ event: FollowerProgress.Event, _ actions: inout [Action]) {
         guard case .read(let position, let outcome) = event else {
             tell(index, event, &actions)
@@ -82,11 +123,11 @@ struct ShardReplication {
         // Who reaches the end of the log by reading for itself is where the feed can begin.
         var isAtEnd = false
         switch outcome {
-        case .segment(let segment, let leaderLSN):
-            feed.observe(leaderLSN: leaderLSN)
-            if segment.last.lsn >= leaderLSN { adopt(segment.last, &actions) }
-        case .nothingNew(let leaderLSN):
-            feed.observe(leaderLSN: leaderLSN)
+        case .segment(let segment, let clock):
+            feed.observe(leaderLSN: clock.lsn)
+            if segment.last.lsn >= clock.lsn { adopt(segment.last, &actions) }
+        case .nothingNew(let clock):
+            feed.observe(leaderLSN: clock.lsn)
             isAtEnd = true
             adopt(position, &actions)
         case .cannotContinue, .failed:
@@ -112,13 +153,15 @@ struct ShardReplication {
         guard let wanted = followers[index].wanted else { return }
         switch feed.supply(after: wanted.after) {
         case .segment(let segment) where wanted.isPushable:
-            tell(index, .offered(segment), &actions)
+            tell(index, .offered(segment, feed.clock), &actions)
         case .nothingNew where wanted.isPushable:
             tell(index, .atTail, &actions)
         case .segment, .nothingNew:
             // In the window: it gets more when its push is answered.
             break
         case .outside:
+            // Another replicator may have brought it beyond the window: the feed's read is then about to catch up.
+            if feed.isReading, let tail = feed.window?.tail, wanted.after.lsn > tail.lsn { return }
             if wanted.isReadable { tell(index, .outsideWindow, &actions) }
         }
     }
@@ -136,17 +179,6 @@ struct ShardReplication {
     private var isEveryFedFollowerAtTail: Bool {
         guard let window = feed.window else { return true }
         return followers.allSatisfy { !$0.isFed || $0.acked == window.tail || window.bytes(after: $0.acked) == nil }
-    }
-}
-
-extension ShardFeed.Event {
-    /// Whether it comes without batches, so that nothing would be heard of the followers. A quiet feed has such an
-    /// event every `longPollWait` or `idleInterval`.
-    fileprivate var isQuiet: Bool {
-        switch self {
-        case .timerFired, .read(_, .segment): false
-        case .position, .read: true
-        }
     }
 }
 

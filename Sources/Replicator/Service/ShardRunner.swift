@@ -59,6 +59,16 @@ final class ShardRunner: Sendable {
                 guard let event = await self.perform(action, for: self.shard.followers[index]) else { return }
                 self.send(.follower(index, event))
             }
+        case .report(let report):
+            group.addTask {
+                self.send(
+                    .reported(await self.transport.report(report, to: self.shard.leader, shard: self.shard.name)))
+            }
+        case .waitToReport(let duration):
+            group.addTask {
+                await ShardRunner.sleep(duration)
+                self.send(.reportTimerFired)
+            }
         }
     }
 
@@ -84,8 +94,8 @@ final class ShardRunner: Sendable {
             let outcome = await transport.catchUp(
                 from: shard.leader, shard: shard.name, after: position, isDoubtful: isDoubtful, limits: limits)
             return .read(after: position, outcome)
-        case .push(let segment):
-            return .pushed(await transport.push(segment, to: follower, shard: shard.name))
+        case .push(let push):
+            return .pushed(await transport.push(push, to: follower, shard: shard.name))
         case .wait(let duration):
             await ShardRunner.sleep(duration)
             return .timerFired
