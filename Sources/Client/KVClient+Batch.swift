@@ -1,21 +1,19 @@
 public import Core
 import NIOCore
-import NIOHTTP1
-import Sharding
 
 extension KVClient {
-    /// Writes many pairs, up to `batchInFlightMax` of them under way at once; one result each, in the same order.
+    /// Does many writes, up to `batchInFlightMax` of them under way at once; one result each, in the same order.
     ///
     /// The writes are independent: each has its own result, and their order among each other is not defined, so two
-    /// pairs with one key must not be in one call. With a pipelining depth over 1 they share few connections.
-    public func putAll(_ pairs: [KVPair]) async -> [Result<Version, KVError>] {
-        guard !pairs.isEmpty else { return [] }
+    /// with one key must not be in one call. With a pipelining depth over 1 they share few connections.
+    public func writeAll(_ writes: [KVWrite]) async -> [Result<Version, KVError>] {
+        guard !writes.isEmpty else { return [] }
         let eventLoop = group.next()
         let promise = eventLoop.makePromise(of: [Result<Version, KVError>].self)
         let (context, timeout, inFlightMax) = (context, requestTimeout, batchInFlightMax)
         eventLoop.execute {
             BatchWrite(
-                pairs, inFlightMax: inFlightMax, timeout: timeout, context: context, eventLoop: eventLoop,
+                writes, inFlightMax: inFlightMax, timeout: timeout, context: context, eventLoop: eventLoop,
                 promise: promise
             ).pump()
         }
@@ -23,14 +21,14 @@ extension KVClient {
             return try await promise.futureResult.get()
         } catch {
             // The promise is never failed; an event loop that was shut down may do so.
-            return pairs.map { _ in .failure(Self.kvError(error)) }
+            return writes.map { _ in .failure(Self.kvError(error)) }
         }
     }
 }
 
-/// The writes of one ``KVClient/putAll(_:)``. Confined to its event loop; lives until the last has ended.
+/// The writes of one ``KVClient/writeAll(_:)``. Confined to its event loop; lives until the last has ended.
 private final class BatchWrite {
-    private let pairs: [KVPair]
+    private let writes: [KVWrite]
     private let inFlightMax: Int
     private let timeout: TimeAmount
     private let context: RoutingContext
@@ -42,16 +40,16 @@ private final class BatchWrite {
     private var isPumping = false
 
     init(
-        _ pairs: [KVPair], inFlightMax: Int, timeout: TimeAmount, context: RoutingContext, eventLoop: any EventLoop,
+        _ writes: [KVWrite], inFlightMax: Int, timeout: TimeAmount, context: RoutingContext, eventLoop: any EventLoop,
         promise: EventLoopPromise<[Result<Version, KVError>]>
     ) {
-        self.pairs = pairs
+        self.writes = writes
         self.inFlightMax = inFlightMax
         self.timeout = timeout
         self.context = context
         self.eventLoop = eventLoop
         self.promise = promise
-        self.results = Array(repeating: .success(.zero), count: pairs.count)
+        self.results = Array(repeating: .success(.zero), count: writes.count)
     }
 
     func pump() {
@@ -59,23 +57,22 @@ private final class BatchWrite {
         guard !isPumping else { return }
         isPumping = true
         let deadline = NIODeadline.now() + timeout
-        while started < pairs.count, started - ended < inFlightMax {
+        while started < writes.count, started - ended < inFlightMax {
             started += 1
             start(started - 1, deadline: deadline)
         }
         isPumping = false
-        if ended == pairs.count { promise.succeed(results) }
+        if ended == writes.count { promise.succeed(results) }
     }
 
     private func start(_ index: Int, deadline: NIODeadline) {
-        let pair = pairs[index]
+        let write = writes[index]
         do throws(KVError) {
-            let request = try KVClient.request(.PUT, key: pair.key, body: pair.value)
-            RoutedRequest.start(
-                request, slot: HashSlot(key: pair.key), deadline: deadline, context: context, on: eventLoop
-            ).assumeIsolated().whenComplete { [self] result in
-                end(index, Self.version(result))
-            }
+            let request = try KeyRequest.write(key: write.key, value: write.value, WriteOptions())
+            RoutedRequest.start(request, deadline: deadline, context: context, on: eventLoop)
+                .assumeIsolated().whenComplete { [self] result in
+                    end(index, Self.version(result))
+                }
         } catch {
             end(index, .failure(error))
         }

@@ -16,13 +16,14 @@ public struct KVEntry: Sendable, Hashable {
     }
 }
 
-/// A key and the value to write under it.
-public struct KVPair: Sendable, Hashable {
+/// A key and what is to be written under it.
+public struct KVWrite: Sendable, Hashable {
     /// 1…4096 bytes.
     public var key: [UInt8]
-    public var value: ByteBuffer
+    /// nil removes the key.
+    public var value: ByteBuffer?
 
-    public init(key: [UInt8], value: ByteBuffer) {
+    public init(key: [UInt8], value: ByteBuffer?) {
         self.key = key
         self.value = value
     }
@@ -34,7 +35,12 @@ public struct KVPair: Sendable, Hashable {
 /// The topology comes from any seed, router or node, and is fetched anew on a redirect, on a higher epoch in an answer
 /// and after a failure. Reads, PUT and DELETE are tried again, after growing waits, until the deadline or the last
 /// attempt. A PUT that was applied and whose answer got lost is so applied twice: the value is the same, the version
-/// returned is the later one. A write that failed with `timedOut` or `unavailable` may still have been applied.
+/// returned is the later one. A write that failed with `timedOut` or `unavailable` may still have been applied; one
+/// that failed with `ackTimeout` has been.
+///
+/// The client is a session: its reads include everything it wrote and every value it read before, whichever replica
+/// answers. Where a change of leader has lost that, one read fails with `versionUnknown`, and the session goes on
+/// without it. It is noticed as long as nothing newer than the lost version has been written to the shard.
 ///
 /// Call ``shutdown()`` when done with it.
 public final class KVClient: Sendable {
@@ -63,7 +69,9 @@ public final class KVClient: Sendable {
             retry: RetryPolicy(
                 attemptsMax: configuration.attemptsMax, redirectsMax: configuration.redirectsMax,
                 backoffMin: configuration.backoffMin, backoffMax: configuration.backoffMax),
-            readPreference: configuration.readPreference, readAttemptTimeout: configuration.readAttemptTimeout)
+            readPreference: configuration.readPreference, readAttemptTimeout: configuration.readAttemptTimeout,
+            writeAttemptTimeout: configuration.writeAttemptTimeout,
+            session: configuration.session == .readYourWrites ? SessionVersions() : nil)
         requestTimeout = configuration.requestTimeout
         batchInFlightMax = configuration.batchInFlightMax
     }
@@ -74,8 +82,12 @@ public final class KVClient: Sendable {
     }
 
     /// The value under `key` and its version; nil where there is none.
-    public func get(_ key: some Sequence<UInt8>) async throws(KVError) -> KVEntry? {
-        let response = try await send(.GET, key: Array(key))
+    ///
+    /// Throws `KVError(.versionUnknown)` where a change of leader has lost what the answer had to include.
+    public func get(
+        _ key: some Sequence<UInt8>, options: ReadOptions = .init()
+    ) async throws(KVError) -> KVEntry? {
+        let response = try await send(try .read(.GET, key: Array(key), options))
         guard !Answers.isMissingKey(response) else { return nil }
         guard response.status == 200 else { throw Answers.error(response) }
         // A copy, as the bytes are a slice of what was read from the socket and would keep all of that.
@@ -83,23 +95,35 @@ public final class KVClient: Sendable {
     }
 
     /// The version of the value under `key`; nil where there is none.
-    public func head(_ key: some Sequence<UInt8>) async throws(KVError) -> Version? {
-        let response = try await send(.HEAD, key: Array(key))
+    ///
+    /// Throws `KVError(.versionUnknown)` where a change of leader has lost what the answer had to include.
+    public func head(
+        _ key: some Sequence<UInt8>, options: ReadOptions = .init()
+    ) async throws(KVError) -> Version? {
+        let response = try await send(try .read(.HEAD, key: Array(key), options))
         guard !Answers.isMissingKey(response) else { return nil }
         guard response.status == 200 else { throw Answers.error(response) }
         return try version(of: response)
     }
 
     /// Writes `value` under `key`; the version of the write.
+    ///
+    /// Throws `KVError(.ackTimeout)`, which carries the version, where the write is done and not on enough replicas yet.
     @discardableResult
-    public func put(_ key: some Sequence<UInt8>, _ value: ByteBuffer) async throws(KVError) -> Version {
-        try Self.version(ofWrite: try await send(.PUT, key: Array(key), body: value))
+    public func put(
+        _ key: some Sequence<UInt8>, _ value: ByteBuffer, options: WriteOptions = .init()
+    ) async throws(KVError) -> Version {
+        try Self.version(ofWrite: try await send(try .write(key: Array(key), value: value, options)))
     }
 
     /// Removes `key`; the version of the write, also where there was nothing.
+    ///
+    /// Throws `KVError(.ackTimeout)` as ``put(_:_:options:)`` does.
     @discardableResult
-    public func delete(_ key: some Sequence<UInt8>) async throws(KVError) -> Version {
-        try Self.version(ofWrite: try await send(.DELETE, key: Array(key)))
+    public func delete(
+        _ key: some Sequence<UInt8>, options: WriteOptions = .init()
+    ) async throws(KVError) -> Version {
+        try Self.version(ofWrite: try await send(try .write(key: Array(key), value: nil, options)))
     }
 
     /// The topology, fetched where it is not known yet.
@@ -124,28 +148,16 @@ public final class KVClient: Sendable {
 }
 
 extension KVClient {
-    private func send(_ method: HTTPMethod, key: [UInt8], body: ByteBuffer? = nil) async throws(KVError) -> NodeResponse
-    {
-        let request = try Self.request(method, key: key, body: body)
-        let slot = HashSlot(key: key)
-        let deadline = NIODeadline.now() + requestTimeout
+    private func send(_ request: KeyRequest) async throws(KVError) -> NodeResponse {
+        let deadline = NIODeadline.now() + requestTimeout + request.patience
         let (context, eventLoop) = (context, group.any())
         do {
             return try await eventLoop.flatSubmit {
-                RoutedRequest.start(request, slot: slot, deadline: deadline, context: context, on: eventLoop)
+                RoutedRequest.start(request, deadline: deadline, context: context, on: eventLoop)
             }.get()
         } catch {
             throw Self.kvError(error)
         }
-    }
-
-    static func request(_ method: HTTPMethod, key: [UInt8], body: ByteBuffer?) throws(KVError) -> NodeRequest {
-        guard (Limits.keyBytesMin...Limits.keyBytesMax).contains(key.count) else {
-            throw KVError(
-                .invalidArgument,
-                "a key has \(Limits.keyBytesMin) to \(Limits.keyBytesMax) bytes, this one \(key.count)")
-        }
-        return NodeRequest(method: method, target: APIPath.key(key), body: body)
     }
 
     static func version(ofWrite response: NodeResponse) throws(KVError) -> Version {

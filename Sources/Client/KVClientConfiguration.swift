@@ -11,11 +11,23 @@ public struct KVClientConfiguration: Sendable {
         case spread
     }
 
+    /// What a read has to include of what this client did before it.
+    public enum Session: Sendable, Hashable {
+        case none
+        /// Everything that this client has written to the shard, and every value it has read there: its reads carry
+        /// the newest version it has seen of the shard, so also a follower answers only where it has that one.
+        case readYourWrites
+    }
+
     public var readPreference = ReadPreference.leader
+    public var session = Session.readYourWrites
     /// From the call to its end, attempts and waits included.
     public var requestTimeout = TimeAmount.seconds(10)
     /// How long one replica may take to answer a read before another one is asked.
     public var readAttemptTimeout = TimeAmount.seconds(2)
+    /// How long the leader may take to answer a write before the topology is asked for another one and the write is
+    /// sent again; acknowledgements of followers come on top.
+    public var writeAttemptTimeout = TimeAmount.seconds(5)
     /// Attempts per request; at least 1. Only what is safe to repeat is tried again.
     public var attemptsMax = 12
     /// Redirects followed in one attempt.
@@ -27,7 +39,7 @@ public struct KVClientConfiguration: Sendable {
     public var topologyTimeout = TimeAmount.seconds(2)
     /// Refreshes of the topology closer together than this are one.
     public var topologyIntervalMin = TimeAmount.milliseconds(50)
-    /// Writes of one ``KVClient/putAll(_:)`` that are under way at once.
+    /// Writes of one ``KVClient/writeAll(_:)`` that are under way at once.
     public var batchInFlightMax = 512
     public var connections = NodeConnectionsConfiguration()
 

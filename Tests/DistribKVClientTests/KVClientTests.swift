@@ -332,12 +332,12 @@ final class Counter: Sendable {
         cluster.override { _, request in
             request.target.hasSuffix("-13") ? .answer(.init(413, body: Problem(.valueTooLarge, "big").json)) : nil
         }
-        let pairs = (0..<3_000).map { KVPair(key: Array("key-\($0)".utf8), value: bytes("value-\($0)")) }
+        let pairs = (0..<3_000).map { KVWrite(key: Array("key-\($0)".utf8), value: bytes("value-\($0)")) }
         try await withClient(seeds: [cluster.addresses[0]]) {
             $0.connections.pipeliningDepthMax = 64
             $0.connections.connectionsPerNodeMax = 2
         } _: { client in
-            let results = await client.putAll(pairs + [KVPair(key: [], value: bytes(""))])
+            let results = await client.writeAll(pairs + [KVWrite(key: [], value: bytes(""))])
             #expect(results.count == 3_001)
             for (index, result) in results.enumerated() {
                 switch index {
@@ -348,7 +348,7 @@ final class Counter: Sendable {
             }
             #expect(cluster.keys.count == 2_999)
             #expect(cluster.value("key-2999") == "value-2999")
-            #expect(await client.putAll([]).isEmpty)
+            #expect(await client.writeAll([]).isEmpty)
         }
     }
 }

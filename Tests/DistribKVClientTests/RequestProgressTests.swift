@@ -2,6 +2,7 @@ import Core
 import NIOCore
 import TestSupport
 import Testing
+import Wire
 
 @testable import DistribKVClient
 
@@ -13,12 +14,20 @@ private func lost(_ delivery: NodeFailure.Delivery, _ code: KVError.Code = .unav
     .failure(NodeFailure(address: node, delivery: delivery, error: KVError(code, "lost")))
 }
 
+private func answer(
+    _ status: Int, _ problem: Problem.Kind? = nil, location: String? = nil, retryAfterSeconds: Int? = nil
+) -> RequestProgress.Outcome {
+    .answer(status: status, problem: problem?.name, location: location, retryAfterSeconds: retryAfterSeconds)
+}
+
 /// A short name of what is to be done.
 private func name(_ action: RequestProgress.Action) -> String {
     switch action {
     case .finish: "finish"
     case .follow(let redirect): "follow \(redirect.address)\(redirect.target)"
-    case .retry(_, let refreshing): refreshing ? "refresh" : "retry"
+    case .retry(_, .known): "retry"
+    case .retry(_, .refreshed): "refresh"
+    case .retry(_, .superseding): "search"
     case .fail(let error): "fail \(error.code)"
     }
 }
@@ -26,23 +35,21 @@ private func name(_ action: RequestProgress.Action) -> String {
 @Suite struct RequestProgressTests {
     @Test func decisions() {
         let cases: [(RequestProgress.Outcome, idempotent: Bool, String)] = [
-            (.answer(status: 404, location: nil, retryAfterSeconds: nil), true, "finish"),
-            (.answer(status: 500, location: nil, retryAfterSeconds: nil), true, "finish"),
-            (.answer(status: 507, location: nil, retryAfterSeconds: nil), true, "finish"),
-            (.answer(status: 503, location: nil, retryAfterSeconds: nil), true, "refresh"),
-            (.answer(status: 503, location: nil, retryAfterSeconds: nil), false, "finish"),
-            (.answer(status: 429, location: nil, retryAfterSeconds: nil), true, "retry"),
-            (
-                .answer(status: 307, location: "http://m:2/kv/a?hops=1", retryAfterSeconds: nil), false,
-                "follow m:2/kv/a?hops=1"
-            ),
-            (.answer(status: 308, location: "/kv/b", retryAfterSeconds: nil), true, "follow n:1/kv/b"),
-            (.answer(status: 307, location: nil, retryAfterSeconds: nil), true, "fail invalid-data"),
-            (lost(.possiblySent), true, "refresh"), (lost(.possiblySent), false, "fail unavailable"),
-            (lost(.notSent), false, "refresh"), (lost(.notSent, .overloaded), false, "retry"),
+            (answer(404), true, "finish"), (answer(500), true, "finish"), (answer(507), true, "finish"),
+            (answer(503), true, "search"), (answer(503), false, "finish"), (answer(429), true, "retry"),
+            (answer(503, .overloaded), true, "retry"), (answer(503, .unavailable), true, "search"),
+            (answer(502), true, "refresh"), (answer(504), true, "refresh"), (answer(504), false, "finish"),
+            (answer(504, .ackTimeout), true, "finish"), (answer(504, .upstreamTimeout), true, "refresh"),
+            (answer(409), true, "finish"), (answer(409, .notLeader), true, "search"),
+            (answer(409, .notLeader), false, "finish"), (answer(409, .versionUnknown), true, "search"),
+            (answer(307, location: "http://m:2/kv/a?hops=1"), false, "follow m:2/kv/a?hops=1"),
+            (answer(308, location: "/kv/b"), true, "follow n:1/kv/b"),
+            (answer(307), true, "fail invalid-data"),
+            (lost(.possiblySent), true, "search"), (lost(.possiblySent), false, "fail unavailable"),
+            (lost(.notSent), false, "search"), (lost(.notSent, .overloaded), false, "retry"),
             (lost(.notSent, .cancelled), true, "fail cancelled"),
             (lost(.notSent, .invalidArgument), true, "fail invalid-argument"),
-            (lost(.possiblySent, .timedOut), true, "refresh"), (lost(.possiblySent, .invalidData), true, "refresh"),
+            (lost(.possiblySent, .timedOut), true, "search"), (lost(.possiblySent, .invalidData), true, "search"),
         ]
         for (outcome, idempotent, expected) in cases {
             var progress = RequestProgress(policy: policy, isIdempotent: idempotent)
@@ -50,6 +57,17 @@ private func name(_ action: RequestProgress.Action) -> String {
             let action = progress.next(after: outcome, from: node, remaining: .seconds(10), using: &random)
             #expect(name(action) == expected, "\(outcome), idempotent: \(idempotent)")
         }
+    }
+
+    @Test func aLostVersionIsBelievedTheSecondTime() {
+        var progress = RequestProgress(policy: policy, isIdempotent: true)
+        var random = SeededGenerator(seed: 0)
+        let actions = (0..<2).map { _ in
+            name(
+                progress.next(
+                    after: answer(409, .versionUnknown), from: node, remaining: .seconds(10), using: &random))
+        }
+        #expect(actions == ["search", "finish"])
     }
 
     @Test func waitsDoubleUpToTheirBoundAndAttemptsEnd() {
@@ -72,7 +90,7 @@ private func name(_ action: RequestProgress.Action) -> String {
         var progress = RequestProgress(policy: policy, isIdempotent: true)
         var random = SeededGenerator(seed: 0)
         let action = progress.next(
-            after: .answer(status: 503, location: nil, retryAfterSeconds: 3_600), from: node, remaining: .seconds(10),
+            after: answer(503, retryAfterSeconds: 3_600), from: node, remaining: .seconds(10),
             using: &random)
         guard case .retry(let wait, _) = action else { return #expect(Bool(false), "\(action)") }
         #expect(wait == .milliseconds(50))
@@ -85,7 +103,7 @@ private func name(_ action: RequestProgress.Action) -> String {
             after: lost(.possiblySent), from: node, remaining: .milliseconds(5), using: &random)
         #expect(name(action) == "fail unavailable")
         let refused = progress.next(
-            after: .answer(status: 503, location: nil, retryAfterSeconds: 1), from: node, remaining: .nanoseconds(-1),
+            after: answer(503, retryAfterSeconds: 1), from: node, remaining: .nanoseconds(-1),
             using: &random)
         #expect(name(refused) == "finish")
     }
@@ -93,14 +111,14 @@ private func name(_ action: RequestProgress.Action) -> String {
     @Test func redirectsAreCountedPerAttempt() {
         var progress = RequestProgress(policy: policy, isIdempotent: true)
         var random = SeededGenerator(seed: 0)
-        let redirect = RequestProgress.Outcome.answer(status: 307, location: "http://m:2/", retryAfterSeconds: nil)
+        let redirect = answer(307, location: "http://m:2/")
         var actions: [String] = []
         for _ in 0..<12 {
             actions.append(name(progress.next(after: redirect, from: node, remaining: .seconds(9), using: &random)))
         }
         let attempt = ["follow m:2/", "follow m:2/"]
         #expect(
-            actions == attempt + ["refresh"] + attempt + ["refresh"] + attempt + ["refresh"] + attempt + [
+            actions == attempt + ["search"] + attempt + ["search"] + attempt + ["search"] + attempt + [
                 "fail unavailable"
             ])
     }

@@ -44,9 +44,9 @@ final class MemorySink: ImportSink {
     }
 
     private let state: Mutex<State>
-    private let failure: @Sendable (KVPair) -> KVError?
+    private let failure: @Sendable (KVWrite) -> KVError?
 
-    init(seed: UInt64 = 1, failure: @escaping @Sendable (KVPair) -> KVError? = { _ in nil }) {
+    init(seed: UInt64 = 1, failure: @escaping @Sendable (KVWrite) -> KVError? = { _ in nil }) {
         state = Mutex(State(random: SeededGenerator(seed: seed)))
         self.failure = failure
     }
@@ -56,8 +56,8 @@ final class MemorySink: ImportSink {
     var batchesInFlightPeak: Int { state.withLock { $0.batchesInFlightPeak } }
     var batchRecordsPeak: Int { state.withLock { $0.batchRecordsPeak } }
 
-    func putAll(_ pairs: [KVPair]) async -> [Result<Version, KVError>] {
-        let bytes = pairs.reduce(0) { $0 + $1.key.count + $1.value.readableBytes }
+    func writeAll(_ pairs: [KVWrite]) async -> [Result<Version, KVError>] {
+        let bytes = pairs.reduce(0) { $0 + $1.key.count + ($1.value?.readableBytes ?? 0) }
         let pauses = state.withLock { state in
             state.bytesInFlight += bytes
             state.bytesInFlightPeak = max(state.bytesInFlightPeak, state.bytesInFlight)
@@ -73,7 +73,7 @@ final class MemorySink: ImportSink {
                 if let error = failure(pairs[index]) {
                     results[index] = .failure(error)
                 } else {
-                    state.data[pairs[index].key] = Array(pairs[index].value.readableBytesView)
+                    state.data[pairs[index].key] = pairs[index].value.map { Array($0.readableBytesView) }
                 }
             }
             state.bytesInFlight -= bytes

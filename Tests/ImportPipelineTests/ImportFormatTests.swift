@@ -10,12 +10,12 @@ import Testing
         ("ä\t€", "ä", "€"), ("a\tb\r", "a", "b\r"), ("a\\tb\t\\n", "a\\tb", "\\n"), ("\"a\"\t\"b\"", "\"a\"", "\"b\""),
     ]) func goodTSV(line: String, key: String, value: String) throws {
         let pair = try ImportFormat.tsv.parse(ByteBuffer(string: line))
-        #expect(pair == KVPair(key: Array(key.utf8), value: ByteBuffer(string: value)))
+        #expect(pair == KVWrite(key: Array(key.utf8), value: ByteBuffer(string: value)))
     }
 
     @Test func tsvTakesAnyBytes() throws {
         let pair = try ImportFormat.tsv.parse(ByteBuffer(bytes: [0, 255, 9, 254, 0]))
-        #expect(pair == KVPair(key: [0, 255], value: ByteBuffer(bytes: [254, 0])))
+        #expect(pair == KVWrite(key: [0, 255], value: ByteBuffer(bytes: [254, 0])))
     }
 
     @Test(arguments: [
@@ -34,12 +34,12 @@ import Testing
         (#"{"k\u0065y":"a","value":"\u0000"}"#, "a", "\u{0}"),
     ]) func goodNDJSON(line: String, key: String, value: String) throws {
         let pair = try ImportFormat.ndjson.parse(ByteBuffer(string: line))
-        #expect(pair == KVPair(key: Array(key.utf8), value: ByteBuffer(string: value)))
+        #expect(pair == KVWrite(key: Array(key.utf8), value: ByteBuffer(string: value)))
     }
 
     @Test func base64CarriesAnyBytes() throws {
         let pair = try ImportFormat.ndjson.parse(ByteBuffer(string: #"{"key_base64":"AP8=","value_base64":"/v8A"}"#))
-        #expect(pair == KVPair(key: [0, 255], value: ByteBuffer(bytes: [254, 255, 0])))
+        #expect(pair == KVWrite(key: [0, 255], value: ByteBuffer(bytes: [254, 255, 0])))
     }
 
     @Test(arguments: [

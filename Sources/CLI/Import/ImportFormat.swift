@@ -23,27 +23,27 @@ public enum ImportFormat: String, Sendable, CaseIterable {
     /// Reads one line, without its LF.
     ///
     /// Throws `KVError(.invalidData)` that says what is wrong with it.
-    public func parse(_ line: ByteBuffer) throws(KVError) -> KVPair {
-        let pair: KVPair
+    public func parse(_ line: ByteBuffer) throws(KVError) -> KVWrite {
+        let write: KVWrite
         switch self {
-        case .tsv: pair = try Self.parseTSV(line)
-        case .ndjson: pair = try JSONRecord.parse(line)
+        case .tsv: write = try Self.parseTSV(line)
+        case .ndjson: write = try JSONRecord.parse(line)
         }
-        guard pair.key.count >= Limits.keyBytesMin else { throw KVError(.invalidData, "the key is empty") }
-        guard pair.key.count <= Limits.keyBytesMax else {
+        guard write.key.count >= Limits.keyBytesMin else { throw KVError(.invalidData, "the key is empty") }
+        guard write.key.count <= Limits.keyBytesMax else {
             throw KVError(
-                .invalidData, "the key has \(pair.key.count) bytes, at most \(Limits.keyBytesMax) are allowed")
+                .invalidData, "the key has \(write.key.count) bytes, at most \(Limits.keyBytesMax) are allowed")
         }
-        return pair
+        return write
     }
 
-    private static func parseTSV(_ line: ByteBuffer) throws(KVError) -> KVPair {
+    private static func parseTSV(_ line: ByteBuffer) throws(KVError) -> KVWrite {
         var value = line
         guard let tab = line.readableBytesView.firstIndex(of: UInt8(ascii: "\t")) else {
             throw KVError(.invalidData, "there is no tab between key and value")
         }
         let key = value.readBytes(length: tab - line.readerIndex) ?? []
         value.moveReaderIndex(forwardBy: 1)
-        return KVPair(key: key, value: value)
+        return KVWrite(key: key, value: value)
     }
 }

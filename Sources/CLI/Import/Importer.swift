@@ -4,8 +4,8 @@ import NIOCore
 
 /// Where an import writes to.
 public protocol ImportSink: Sendable {
-    /// Writes pairs with distinct keys, in any order; one result each, in the order of `pairs`.
-    func putAll(_ pairs: [KVPair]) async -> [Result<Version, KVError>]
+    /// Does writes of distinct keys, in any order; one result each, in the order of `writes`.
+    func writeAll(_ writes: [KVWrite]) async -> [Result<Version, KVError>]
 }
 
 extension KVClient: ImportSink {}
@@ -126,7 +126,7 @@ public struct Importer: Sendable {
     }
 }
 
-/// Records of one `putAll` and what became of them.
+/// Records of one `writeAll` and what became of them.
 private struct Sent: Sendable {
     let records: [Record]
     let results: [Result<Version, KVError>]
@@ -134,8 +134,8 @@ private struct Sent: Sendable {
 
 private struct Record: Sendable {
     let line: UInt64
-    let pair: KVPair
-    var bytes: Int { pair.key.count + pair.value.readableBytes }
+    let write: KVWrite
+    var bytes: Int { write.key.count + (write.value?.readableBytes ?? 0) }
 }
 
 /// The state of one import.
@@ -173,18 +173,18 @@ private struct Run {
             }
             guard bytes.readableBytes > 0 else { return }
             progress.update { $0.read += 1 }
-            record = Record(line: line.number, pair: try options.format.parse(bytes))
+            record = Record(line: line.number, write: try options.format.parse(bytes))
         } catch {
             if line.bytes == nil { progress.update { $0.read += 1 } }
             return await malformed(line.number, error, &group)
         }
-        if keys.contains(record.pair.key) {
+        if keys.contains(record.write.key) {
             await flush(&group)
             await drain(&group)
             if stop != nil { return }
         }
         if !filling.isEmpty, fillingBytes + record.bytes > options.batchBytesMax { await flush(&group) }
-        keys.insert(record.pair.key)
+        keys.insert(record.write.key)
         filling.append(record)
         fillingBytes += record.bytes
         if filling.count >= options.batchRecordsMax { await flush(&group) }
@@ -204,7 +204,7 @@ private struct Run {
         bytesInFlight += fillingBytes
         filling = []
         fillingBytes = 0
-        group.addTask { Sent(records: records, results: await sink.putAll(records.map(\.pair))) }
+        group.addTask { Sent(records: records, results: await sink.writeAll(records.map(\.write))) }
     }
 
     mutating func drain(_ group: inout TaskGroup<Sent>) async {
@@ -232,7 +232,7 @@ private struct Run {
         batchesInFlight -= 1
         var counts = ImportCounts()
         for (record, result) in zip(sent.records, sent.results) {
-            keys.remove(record.pair.key)
+            keys.remove(record.write.key)
             bytesInFlight -= record.bytes
             switch result {
             case .success:

@@ -3,13 +3,17 @@ import DistribKVClient
 import FoundationEssentials
 import NIOCore
 
-/// Reads the objects of an NDJSON import: strings only, so a member that is lost or of another type is told by name.
+/// Reads the objects of an NDJSON import: known members only, so one that is misspelt or of another type is told by name.
 struct JSONRecord {
     private enum Member: String, CaseIterable {
         case key
         case keyBase64 = "key_base64"
         case value
         case valueBase64 = "value_base64"
+        /// Of a removal; `true`, and then there is no value.
+        case deleted
+        /// What the write was once, in files that a node has saved; read over.
+        case version
 
         static let list = allCases.map(\.rawValue).joined(separator: ", ")
     }
@@ -18,10 +22,11 @@ struct JSONRecord {
     private var index = 0
     private var key: [UInt8]?
     private var value: [UInt8]?
+    private var isDeleted = false
 
-    static func parse(_ line: ByteBuffer) throws(KVError) -> KVPair {
+    static func parse(_ line: ByteBuffer) throws(KVError) -> KVWrite {
         // `withUnsafeReadableBytes` rethrows untyped: the result carries the error out.
-        let result = line.withUnsafeReadableBytes { bytes -> Result<KVPair, KVError> in
+        let result = line.withUnsafeReadableBytes { bytes -> Result<KVWrite, KVError> in
             var record = JSONRecord(bytes: bytes)
             do throws(KVError) { return .success(try record.parse()) } catch { return .failure(error) }
         }
@@ -30,7 +35,7 @@ struct JSONRecord {
 
     private init(bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
-    private mutating func parse() throws(KVError) -> KVPair {
+    private mutating func parse() throws(KVError) -> KVWrite {
         skipSpace()
         try expect(UInt8(ascii: "{"), "an object")
         skipSpace()
@@ -47,8 +52,14 @@ struct JSONRecord {
         skipSpace()
         guard index == bytes.count else { throw defect("something follows the object") }
         guard let key else { throw KVError(.invalidData, "there is no member \"key\" or \"key_base64\"") }
-        guard let value else { throw KVError(.invalidData, "there is no member \"value\" or \"value_base64\"") }
-        return KVPair(key: key, value: ByteBuffer(bytes: value))
+        if isDeleted {
+            guard value == nil else { throw KVError(.invalidData, "\"deleted\" and a value exclude each other") }
+            return KVWrite(key: key, value: nil)
+        }
+        guard let value else {
+            throw KVError(.invalidData, "there is no member \"value\", \"value_base64\" or \"deleted\"")
+        }
+        return KVWrite(key: key, value: ByteBuffer(bytes: value))
     }
 
     private mutating func member() throws(KVError) {
@@ -60,13 +71,22 @@ struct JSONRecord {
         skipSpace()
         try expect(UInt8(ascii: ":"), "a colon")
         skipSpace()
+        if member == .deleted { return try deletion() }
         let text = try string("a string as the value of \"\(name)\"")
         switch member {
+        case .deleted, .version: break
         case .key: try Self.set(&key, text, name)
         case .keyBase64: try Self.set(&key, Self.base64(text, name), name)
         case .value: try Self.set(&value, text, name)
         case .valueBase64: try Self.set(&value, Self.base64(text, name), name)
         }
+    }
+
+    private mutating func deletion() throws(KVError) {
+        let word = "true".utf8
+        guard bytes[index...].starts(with: word) else { throw defect("true as the value of \"deleted\" is expected") }
+        index += word.count
+        isDeleted = true
     }
 
     private static func set(_ slot: inout [UInt8]?, _ bytes: [UInt8], _ name: String) throws(KVError) {

@@ -1,5 +1,6 @@
 import Core
 import NIOCore
+import NIOHTTP1
 import Wire
 
 /// Reads the answers of nodes.
@@ -15,7 +16,16 @@ enum Answers {
         guard let problem = problem(response) else {
             return KVError(.invalidData, "the answer has status \(response.status) and does not say why")
         }
-        return KVError(code(of: problem.type), problem.detail ?? problem.type)
+        let code = code(of: problem.type)
+        return KVError(code, problem.detail ?? problem.type, version: code == .ackTimeout ? response.version : nil)
+    }
+
+    /// The kind of problem that an answer names, where a client acts on it.
+    static func problemType(_ response: NodeResponse, to method: HTTPMethod) -> String? {
+        guard [409, 503, 504].contains(response.status) else { return nil }
+        // The answer to HEAD has no document, and a read is refused with 409 for this reason only.
+        if method == .HEAD { return response.status == 409 ? Problem.Kind.versionUnknown.name : nil }
+        return problem(response)?.type
     }
 
     /// Whether a 404 means that the key is not there, and not that this is no node or router of distribKV.
@@ -43,6 +53,8 @@ enum Answers {
         case Problem.Kind.storageFull.name: .storageFull
         case Problem.Kind.storageFailed.name: .storageFailed
         case Problem.Kind.notLeader.name: .notLeader
+        case Problem.Kind.versionUnknown.name: .versionUnknown
+        case Problem.Kind.ackTimeout.name: .ackTimeout
         default: .internalError
         }
     }

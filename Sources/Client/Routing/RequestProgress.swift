@@ -1,5 +1,6 @@
 import Core
 import NIOCore
+import Wire
 
 /// How often and how fast a request is tried again.
 struct RetryPolicy: Sendable {
@@ -18,16 +19,27 @@ struct RetryPolicy: Sendable {
 /// applied is sent again unless the request is idempotent.
 struct RequestProgress {
     enum Outcome {
-        case answer(status: Int, location: String?, retryAfterSeconds: Int?)
+        /// - Parameter problem: what kind of problem the answer names; nil where it names none.
+        case answer(status: Int, problem: String?, location: String?, retryAfterSeconds: Int?)
         case failure(NodeFailure)
+    }
+
+    /// What is to be known of the topology before the next attempt.
+    enum Knowledge: Hashable {
+        case known
+        /// As one node has it now.
+        case refreshed
+        /// A newer one than led here, where any of several nodes has it: this node may not lead any more, and those
+        /// who usually tell may not have heard.
+        case superseding
     }
 
     enum Action {
         /// The answer is the caller's.
         case finish
         case follow(Redirect)
-        /// Route anew; `refreshing` asks for the topology first.
-        case retry(after: TimeAmount, refreshing: Bool)
+        /// Route anew.
+        case retry(after: TimeAmount, Knowledge)
         case fail(KVError)
     }
 
@@ -36,6 +48,7 @@ struct RequestProgress {
     /// Counted from 0; chooses the replica of a read.
     private(set) var attempt = 0
     private var trail: [NodeAddress] = []
+    private var versionWasUnknown = false
 
     init(policy: RetryPolicy, isIdempotent: Bool) {
         self.policy = policy
@@ -50,28 +63,48 @@ struct RequestProgress {
         using generator: inout some RandomNumberGenerator
     ) -> Action {
         switch outcome {
-        case .answer(let status, let location, _) where status == 307 || status == 308:
+        case .answer(let status, _, let location, _) where status == 307 || status == 308:
             return redirected(to: location, from: origin, remaining: remaining, using: &generator)
-        case .answer(let status, _, let retryAfterSeconds):
-            guard isIdempotent, [429, 502, 503, 504, 508].contains(status),
+        case .answer(let status, let problem, _, let retryAfterSeconds):
+            guard isIdempotent, let knowledge = knowledge(afterStatus: status, problem: problem),
                 let wait = wait(atLeast: retryAfterSeconds, remaining: remaining, using: &generator)
             else { return .finish }
-            return .retry(after: wait, refreshing: status != 429)
+            return .retry(after: wait, knowledge)
         case .failure(let failure):
             let retryable = [.unavailable, .timedOut, .overloaded, .invalidData].contains(failure.error.code)
             guard retryable, isIdempotent || failure.delivery == .notSent,
                 let wait = wait(atLeast: nil, remaining: remaining, using: &generator)
             else { return .fail(final(failure.error)) }
-            return .retry(after: wait, refreshing: failure.error.code != .overloaded)
+            return .retry(after: wait, failure.error.code == .overloaded ? .known : .superseding)
+        }
+    }
+
+    /// What the next attempt has to know; nil where another attempt would not be answered otherwise.
+    private mutating func knowledge(afterStatus status: Int, problem: String?) -> Knowledge? {
+        switch (status, problem) {
+        case (504, Problem.Kind.ackTimeout.name):
+            // It is applied, and sending it again would only apply it again.
+            return nil
+        case (409, Problem.Kind.versionUnknown.name):
+            // Said by a node that was deposed without knowing, it means nothing: the leader has to say it.
+            defer { versionWasUnknown = true }
+            return versionWasUnknown ? nil : .superseding
+        case (409, Problem.Kind.notLeader.name): return .superseding
+        case (429, _), (503, Problem.Kind.overloaded.name): return .known
+        case (503, _): return .superseding
+        case (502, _), (504, _), (508, _): return .refreshed
+        default: return nil
         }
     }
 
     /// The topology could not be had, and there is none from before.
-    mutating func next(
+    ///
+    /// - Returns: how long to wait before it is asked for again. Throws what the request fails with.
+    mutating func wait(
         afterTopologyFailure error: KVError, remaining: TimeAmount, using generator: inout some RandomNumberGenerator
-    ) -> Action {
-        guard let wait = wait(atLeast: nil, remaining: remaining, using: &generator) else { return .fail(final(error)) }
-        return .retry(after: wait, refreshing: true)
+    ) throws(KVError) -> TimeAmount {
+        guard let wait = wait(atLeast: nil, remaining: remaining, using: &generator) else { throw final(error) }
+        return wait
     }
 
     private mutating func redirected(
@@ -88,7 +121,7 @@ struct RequestProgress {
         // Nodes disagree about the topology; while a change spreads that passes, so it is worth another attempt.
         let path = (trail + [redirect.address]).map(\.description).joined(separator: " → ")
         if let wait = wait(atLeast: nil, remaining: remaining, using: &generator) {
-            return .retry(after: wait, refreshing: true)
+            return .retry(after: wait, .superseding)
         }
         return .fail(
             final(

@@ -11,16 +11,69 @@ struct RoutingContext: Sendable {
     let retry: RetryPolicy
     let readPreference: KVClientConfiguration.ReadPreference
     let readAttemptTimeout: TimeAmount
+    let writeAttemptTimeout: TimeAmount
+    /// nil where reads need not include what was done before.
+    let session: SessionVersions?
+}
+
+/// What a client is asked to do with one key.
+struct KeyRequest: Sendable {
+    var request: NodeRequest
+    var slot: HashSlot
+    /// Only the leader can answer.
+    var needsLeader: Bool
+    /// What the caller demands beyond the session.
+    var minVersion: Version?
+    /// By how much acknowledgements may lengthen it.
+    var patience: TimeAmount
+
+    var isRead: Bool { request.method == .GET || request.method == .HEAD }
+
+    /// Throws `KVError(.invalidArgument)` where the key is empty or too long.
+    static func read(_ method: HTTPMethod, key: [UInt8], _ options: ReadOptions) throws(KVError) -> KeyRequest {
+        try check(key)
+        return KeyRequest(
+            request: NodeRequest(method: method, target: RequestOptions.target(key: key, query: options.query)),
+            slot: HashSlot(key: key), needsLeader: options.consistency == .leader, minVersion: options.minVersion,
+            patience: .nanoseconds(0))
+    }
+
+    /// - Parameter value: nil removes the key.
+    ///
+    /// Throws `KVError(.invalidArgument)` where the key is empty or too long.
+    static func write(key: [UInt8], value: ByteBuffer?, _ options: WriteOptions) throws(KVError) -> KeyRequest {
+        try check(key)
+        let target = RequestOptions.target(key: key, query: options.query)
+        return KeyRequest(
+            request: NodeRequest(method: value == nil ? .DELETE : .PUT, target: target, body: value),
+            slot: HashSlot(key: key), needsLeader: true, minVersion: nil, patience: options.patience)
+    }
+
+    private static func check(_ key: [UInt8]) throws(KVError) {
+        guard (Limits.keyBytesMin...Limits.keyBytesMax).contains(key.count) else {
+            throw KVError(
+                .invalidArgument,
+                "a key has \(Limits.keyBytesMin) to \(Limits.keyBytesMax) bytes, this one \(key.count)")
+        }
+    }
 }
 
 /// One request on its way: routed by the topology, redirected, tried again. Confined to its event loop.
 ///
 /// What to do next is decided by ``RequestProgress``; this carries it out.
 final class RoutedRequest {
+    /// How an attempt began: what came of it is judged by this, however the topology has changed meanwhile.
+    private struct Attempt {
+        var request: NodeRequest
+        var shard: ShardTopology
+        var epoch: UInt64
+        /// What a read has to include.
+        var minVersion: Version?
+    }
+
     private let context: RoutingContext
     private let eventLoop: any EventLoop
-    private let request: NodeRequest
-    private let slot: HashSlot
+    private let key: KeyRequest
     private let deadline: NIODeadline
     /// Where in the list of replicas the first attempt of a spread read begins.
     private let replicaOffset: Int
@@ -28,106 +81,162 @@ final class RoutedRequest {
     private var progress: RequestProgress
     private var generator = SystemRandomNumberGenerator()
 
-    private init(
-        _ request: NodeRequest, slot: HashSlot, deadline: NIODeadline, context: RoutingContext,
-        eventLoop: any EventLoop
-    ) {
+    private init(_ key: KeyRequest, deadline: NIODeadline, context: RoutingContext, eventLoop: any EventLoop) {
         self.context = context
         self.eventLoop = eventLoop
-        self.request = request
-        self.slot = slot
+        self.key = key
         self.deadline = deadline
         self.replicaOffset = context.readPreference == .spread ? Int.random(in: 0..<65_536) : 0
         self.promise = eventLoop.makePromise()
-        self.progress = RequestProgress(policy: context.retry, isIdempotent: request.isIdempotent)
+        self.progress = RequestProgress(policy: context.retry, isIdempotent: key.request.isIdempotent)
     }
 
-    /// Sends a request for a key of `slot`; on the event loop only. Fails with `KVError`.
+    /// Sends a request; on the event loop only. Fails with `KVError`.
     static func start(
-        _ request: NodeRequest, slot: HashSlot, deadline: NIODeadline, context: RoutingContext,
-        on eventLoop: any EventLoop
+        _ key: KeyRequest, deadline: NIODeadline, context: RoutingContext, on eventLoop: any EventLoop
     ) -> EventLoopFuture<NodeResponse> {
         eventLoop.assertInEventLoop()
-        let routed = RoutedRequest(request, slot: slot, deadline: deadline, context: context, eventLoop: eventLoop)
-        if let topology = context.topology.current { routed.send(topology) } else { routed.refreshAndSend(.any) }
+        let routed = RoutedRequest(key, deadline: deadline, context: context, eventLoop: eventLoop)
+        if let topology = context.topology.current {
+            routed.send(topology)
+        } else {
+            routed.refreshAndSend { $0.refresh(.any, on: eventLoop) }
+        }
         return routed.promise.futureResult
     }
+}
 
-    private var isRead: Bool { request.method == .GET || request.method == .HEAD }
+// MARK: - Sending
 
+extension RoutedRequest {
     private func send(_ topology: Topology) {
-        let shard = topology.shards[topology.position(of: slot)]
-        guard isRead, !shard.followers.isEmpty, replicaOffset + progress.attempt > 0 else {
-            return send(request, to: shard.leader, epoch: topology.epoch)
+        let shard = topology.shards[topology.position(of: key.slot)]
+        var attempt = Attempt(request: key.request, shard: shard, epoch: topology.epoch)
+        if key.isRead {
+            let version = max(key.minVersion ?? .zero, context.session?.newest(of: shard.name) ?? .zero)
+            if version > .zero {
+                attempt.minVersion = version
+                attempt.request.headers.append((KVHeader.minVersion, version.hexDigits))
+            }
         }
         let replicas = shard.replicas
-        send(request, to: replicas[(replicaOffset + progress.attempt) % replicas.count], epoch: topology.epoch)
+        let choice = key.needsLeader ? 0 : replicaOffset + progress.attempt
+        send(attempt, to: replicas[choice % replicas.count])
     }
 
-    private func send(_ request: NodeRequest, to address: NodeAddress, epoch: UInt64) {
-        // A read goes on to another replica when one does not answer; a write has only its leader to wait for.
-        let deadline = isRead ? min(self.deadline, .now() + context.readAttemptTimeout) : self.deadline
-        context.connections.execute(request, to: address, on: eventLoop, deadline: deadline)
-            .assumeIsolated().whenComplete { self.receive($0, from: address, epoch: epoch) }
+    private func send(_ attempt: Attempt, to address: NodeAddress) {
+        let timeout = key.isRead ? context.readAttemptTimeout : context.writeAttemptTimeout + key.patience
+        context.connections.execute(
+            attempt.request, to: address, on: eventLoop, deadline: min(deadline, .now() + timeout)
+        ).assumeIsolated().whenComplete { self.receive($0, from: address, attempt) }
     }
 
-    private func receive(_ result: Result<NodeResponse, any Error>, from address: NodeAddress, epoch: UInt64) {
-        let outcome: RequestProgress.Outcome
-        switch result {
-        case .success(let response):
-            if let newer = response.epoch, newer > epoch {
-                // Nobody waits for it here: it is for the requests to come.
-                _ = context.topology.refresh(hint: address, epoch: newer, on: eventLoop)
-            }
-            if response.status < 300 { return promise.succeed(response) }
-            outcome = .answer(
-                status: response.status, location: response.headers.first(name: "location"),
-                retryAfterSeconds: response.headers.first(name: "retry-after").flatMap { Int($0) })
-        case .failure(let failure as NodeFailure): outcome = .failure(failure)
-        case .failure(let error):
-            return promise.fail(KVError(.internalError, "a request to \(address) failed", cause: error))
-        }
-        let action = progress.next(after: outcome, from: address, remaining: remaining, using: &generator)
-        if case .follow = action {
-            // The topology that led here is not the nodes' own any more.
-            _ = context.topology.refresh(hint: address, on: eventLoop)
-        }
-        perform(action, result, epoch: epoch)
-    }
-
-    private func perform(_ action: RequestProgress.Action, _ result: Result<NodeResponse, any Error>?, epoch: UInt64) {
-        switch action {
-        case .finish:
-            if let result { promise.completeWith(result) }
-        case .follow(let redirect):
-            var request = request
-            request.target = redirect.target
-            send(request, to: redirect.address, epoch: epoch)
-        case .retry(let wait, let refreshing):
-            eventLoop.assumeIsolated().scheduleTask(in: wait) { [self] in
-                if !refreshing, let topology = context.topology.current {
-                    send(topology)
-                } else {
-                    refreshAndSend(.newer)
-                }
-            }
-        case .fail(let error): promise.fail(error)
-        }
-    }
-
-    private func refreshAndSend(_ need: TopologyCache.Need) {
-        context.topology.refresh(need, on: eventLoop).assumeIsolated().whenComplete { [self] result in
+    private func refreshAndSend(_ refresh: (TopologyCache) -> EventLoopFuture<Topology>) {
+        refresh(context.topology).assumeIsolated().whenComplete { [self] result in
             switch result {
             case .success(let topology): send(topology)
             case .failure(let error):
                 // What was known before may still be right.
                 if let topology = context.topology.current { return send(topology) }
                 let error = error as? KVError ?? KVError(.unavailable, "the topology cannot be had", cause: error)
-                let action = progress.next(afterTopologyFailure: error, remaining: remaining, using: &generator)
-                perform(action, nil, epoch: 0)
+                do throws(KVError) {
+                    let wait = try progress.wait(afterTopologyFailure: error, remaining: remaining, using: &generator)
+                    eventLoop.assumeIsolated().scheduleTask(in: wait) { [self] in
+                        refreshAndSend { [eventLoop] in $0.refresh(.newer, on: eventLoop) }
+                    }
+                } catch {
+                    promise.fail(error)
+                }
             }
         }
     }
 
     private var remaining: TimeAmount { deadline - .now() }
+}
+
+// MARK: - Receiving
+
+extension RoutedRequest {
+    private func receive(_ result: Result<NodeResponse, any Error>, from address: NodeAddress, _ attempt: Attempt) {
+        switch result {
+        case .success(let response):
+            if let newer = response.epoch, newer > attempt.epoch {
+                // Nobody waits for it here: it is for the requests to come.
+                _ = context.topology.refresh(asking: [address], epoch: newer, on: eventLoop)
+            }
+            // Also where not enough replicas have it in time: the leader has it.
+            if response.status < 300 || response.status == 504, let version = response.version {
+                context.session?.note(version, in: attempt.shard.name)
+            }
+            if response.status < 300 { return promise.succeed(response) }
+            let problem = Answers.problemType(response, to: key.request.method)
+            let action = progress.next(
+                after: .answer(
+                    status: response.status, problem: problem, location: response.headers.first(name: "location"),
+                    retryAfterSeconds: response.headers.first(name: "retry-after").flatMap { Int($0) }),
+                from: address, remaining: remaining, using: &generator)
+            perform(action, from: address, attempt) { self.finish(response, problem: problem, attempt) }
+        case .failure(let failure as NodeFailure):
+            let action = progress.next(
+                after: .failure(failure), from: address, remaining: remaining, using: &generator)
+            perform(action, from: address, attempt) { self.promise.fail(failure) }
+        case .failure(let error):
+            promise.fail(KVError(.internalError, "a request to \(address) failed", cause: error))
+        }
+    }
+
+    private func perform(
+        _ action: RequestProgress.Action, from address: NodeAddress, _ attempt: Attempt, finish: () -> Void
+    ) {
+        switch action {
+        case .finish: finish()
+        case .fail(let error): promise.fail(error)
+        case .follow(let redirect):
+            // The topology that led here is not the nodes' own any more.
+            _ = context.topology.refresh(asking: [address], on: eventLoop)
+            var attempt = attempt
+            attempt.request.target = redirect.target
+            send(attempt, to: redirect.address)
+        case .retry(let wait, let knowledge):
+            eventLoop.assumeIsolated().scheduleTask(in: wait) { [self] in
+                retry(knowledge, after: attempt, of: address)
+            }
+        }
+    }
+
+    private func retry(_ knowledge: RequestProgress.Knowledge, after attempt: Attempt, of address: NodeAddress) {
+        let eventLoop = eventLoop
+        switch knowledge {
+        case .known:
+            if let topology = context.topology.current { return send(topology) }
+            refreshAndSend { $0.refresh(.newer, on: eventLoop) }
+        case .refreshed: refreshAndSend { $0.refresh(.newer, on: eventLoop) }
+        case .superseding:
+            // A new leader is one of the shard's other replicas, and the first to know.
+            let others = attempt.shard.replicas.filter { $0 != address }
+            let search = { (topology: TopologyCache) in
+                topology.search(for: attempt.epoch + 1, asking: others, avoiding: address, on: eventLoop)
+            }
+            if !key.needsLeader, !others.isEmpty, let topology = context.topology.current {
+                // Another replica can answer meanwhile.
+                _ = search(context.topology)
+                send(topology)
+            } else {
+                refreshAndSend(search)
+            }
+        }
+    }
+
+    private func finish(_ response: NodeResponse, problem: String?, _ attempt: Attempt) {
+        guard problem == Problem.Kind.versionUnknown.name, let version = attempt.minVersion else {
+            return promise.succeed(response)
+        }
+        context.session?.forget(version, in: attempt.shard.name)
+        promise.fail(
+            KVError(
+                .versionUnknown,
+                "\(attempt.shard.name) has no version \(version): a forced change of its leader lost what was written "
+                    + "after the last version kept; read again for what there is",
+                version: version))
+    }
 }

@@ -25,6 +25,9 @@ final class TopologyCache: Sendable {
         var lastAnswering: NodeAddress?
     }
 
+    /// Nodes that a search asks, all at once.
+    private static let searchWidth = 8
+
     private let seeds: [NodeAddress]
     private let connections: NodeConnections
     private let timeoutPerNode: TimeAmount
@@ -43,15 +46,35 @@ final class TopologyCache: Sendable {
 
     var current: Topology? { state.withLock { $0.topology } }
 
-    /// Fetches the topology, or joins the refresh that is under way.
+    /// Fetches the topology from the first node that answers, or joins the refresh that is under way.
     ///
     /// Fails with `KVError(.unavailable)` where nobody answers; what was known before stays.
     /// - Parameters:
-    ///   - hint: who is asked first, as it is known to have a new one.
+    ///   - first: who is asked first, as they are known to have a new one.
     ///   - epoch: the least epoch wanted; an older document is taken only where nobody has a newer one.
     ///   - need: whether what is known, or was fetched just now, is good enough.
     func refresh(
-        hint: NodeAddress? = nil, epoch: UInt64 = 0, _ need: Need = .newer, on eventLoop: any EventLoop
+        _ need: Need = .newer, asking first: [NodeAddress] = [], epoch: UInt64 = 0, on eventLoop: any EventLoop
+    ) -> EventLoopFuture<Topology> {
+        refresh(need, epoch: epoch, width: 1, on: eventLoop) { self.candidates(first: first, avoiding: nil, $0) }
+    }
+
+    /// Looks for a topology of at least `epoch`: asks several nodes at once, and takes the first that has it, else the
+    /// newest there is.
+    ///
+    /// For when a node that was to serve a request does not: a node that was cut off goes on telling its old topology.
+    /// - Parameter avoided: is asked only where there is nobody else.
+    func search(
+        for epoch: UInt64, asking first: [NodeAddress], avoiding avoided: NodeAddress, on eventLoop: any EventLoop
+    ) -> EventLoopFuture<Topology> {
+        refresh(.newer, epoch: epoch, width: Self.searchWidth, on: eventLoop) {
+            Array(self.candidates(first: first, avoiding: avoided, $0).prefix(Self.searchWidth))
+        }
+    }
+
+    private func refresh(
+        _ need: Need, epoch: UInt64, width: Int, on eventLoop: any EventLoop,
+        candidates: (State) -> [NodeAddress]
     ) -> EventLoopFuture<Topology> {
         enum Step {
             case join(EventLoopFuture<Topology>)
@@ -59,6 +82,8 @@ final class TopologyCache: Sendable {
             case fetch(EventLoopPromise<Topology>, candidates: [NodeAddress])
         }
         let step = state.withLock { state -> Step in
+            // Somebody else may have found it meanwhile.
+            if let topology = state.topology, epoch > 0, topology.epoch >= epoch { return .known(topology) }
             if let refresh = state.refresh { return .join(refresh) }
             if let topology = state.topology, let last = state.refreshedAt {
                 switch need {
@@ -69,62 +94,52 @@ final class TopologyCache: Sendable {
             }
             let promise = eventLoop.makePromise(of: Topology.self)
             state.refresh = promise.futureResult
-            return .fetch(promise, candidates: candidates(hint: hint, state))
+            return .fetch(promise, candidates: candidates(state))
         }
         switch step {
         case .join(let refresh): return refresh.hop(to: eventLoop)
         case .known(let topology): return eventLoop.makeSucceededFuture(topology)
         case .fetch(let promise, let candidates):
-            // A task, as decoding the document would hold up the event loop; the promise is what awaits it.
-            promise.completeWithTask { [self] in try await fetch(from: candidates, epoch: epoch) }
+            let (connections, timeout) = (connections, timeoutPerNode)
+            TopologySearch.start(candidates, width: width, epoch: max(epoch, 1), on: eventLoop) { address in
+                try await Self.fetch(from: address, connections, timeout: timeout)
+            } completion: { result in
+                promise.completeWith(self.adopt(result))
+            }
             return promise.futureResult
         }
     }
 
-    private func candidates(hint: NodeAddress?, _ state: State) -> [NodeAddress] {
+    private func candidates(first: [NodeAddress], avoiding avoided: NodeAddress?, _ state: State) -> [NodeAddress] {
         var candidates: [NodeAddress] = []
         let nodes = state.topology?.nodes.shuffled() ?? []
-        for address in [hint, state.lastAnswering].compactMap({ $0 }) + seeds + nodes
-        where !candidates.contains(address) {
+        for address in first + [state.lastAnswering].compactMap({ $0 }) + seeds + nodes
+        where address != avoided && !candidates.contains(address) {
             candidates.append(address)
         }
-        return candidates
+        return candidates.isEmpty ? [avoided].compactMap { $0 } : candidates
     }
 
-    private func fetch(from candidates: [NodeAddress], epoch: UInt64) async throws -> Topology {
-        var failures: [String] = []
-        var best: (topology: Topology, from: NodeAddress)?
-        for address in candidates where best?.topology.epoch ?? 0 < max(epoch, 1) {
-            do {
-                let topology = try await fetch(from: address)
-                if topology.epoch >= best?.topology.epoch ?? 0 { best = (topology, address) }
-                if topology.epoch >= epoch { break }
-            } catch {
-                failures.append("\(address): \(error)")
-            }
-        }
-        return try state.withLock { state in
+    /// Ends the refresh with what was found.
+    private func adopt(_ result: Result<TopologySearch.Found, KVError>) -> Result<Topology, any Error> {
+        state.withLock { state in
             state.refresh = nil
             state.refreshedAt = .now()
-            guard let best else {
-                throw KVError(
-                    .unavailable, "no router or node answers with the topology: \(failures.joined(separator: "; "))")
+            return Result {
+                let found = try result.get()
+                state.lastAnswering = found.from
+                if let known = state.topology, try !found.topology.supersedes(known) { return known }
+                state.topology = found.topology
+                return found.topology
             }
-            state.lastAnswering = best.from
-            let newest: Topology
-            if let known = state.topology, known.epoch >= best.topology.epoch {
-                newest = known
-            } else {
-                newest = best.topology
-            }
-            state.topology = newest
-            return newest
         }
     }
 
-    private func fetch(from address: NodeAddress) async throws -> Topology {
+    private static func fetch(
+        from address: NodeAddress, _ connections: NodeConnections, timeout: TimeAmount
+    ) async throws -> Topology {
         let request = NodeRequest(method: .GET, target: APIPath.topology)
-        let response = try await connections.execute(request, to: address, deadline: .now() + timeoutPerNode)
+        let response = try await connections.execute(request, to: address, deadline: .now() + timeout)
         guard response.status == 200 else {
             throw KVError(.unavailable, "GET \(APIPath.topology) was answered with status \(response.status)")
         }

@@ -22,6 +22,10 @@ public struct KVError: Error, Sendable {
         public static let logMismatch = Code("log-mismatch")
         public static let logTruncated = Code("log-truncated")
         public static let diverged = Code("diverged")
+        /// The leader has never had the version that a read asked for: a change of leader lost it.
+        public static let versionUnknown = Code("version-unknown")
+        /// The write is on the leader, and not in time on as many replicas as asked for.
+        public static let ackTimeout = Code("ack-timeout")
         public static let cancelled = Code("cancelled")
         public static let internalError = Code("internal-error")
     }
@@ -35,13 +39,18 @@ public struct KVError: Error, Sendable {
     /// One line, without a trailing full stop needed; says how to remedy where that is known.
     public var message: String
     public var cause: (any Error)?
+    /// The version it is about: of ``Code/ackTimeout`` the one of the write, of ``Code/versionUnknown`` the one that is
+    /// missing; nil for every other code.
+    public var version: Version?
     public var location: SourceLocation
 
     public init(
-        _ code: Code, _ message: String, cause: (any Error)? = nil, file: String = #fileID, line: Int = #line
+        _ code: Code, _ message: String, version: Version? = nil, cause: (any Error)? = nil, file: String = #fileID,
+        line: Int = #line
     ) {
         self.code = code
         self.message = message
+        self.version = version
         self.cause = cause
         self.location = SourceLocation(file: file, line: line)
     }

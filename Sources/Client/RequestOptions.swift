@@ -1,0 +1,75 @@
+public import Core
+public import NIOCore
+import Wire
+
+/// What a write waits for.
+public struct WriteOptions: Sendable, Hashable {
+    /// On how many replicas the write has to be before it is acknowledged; nil for the cluster's `default_ack`.
+    ///
+    /// Not reached in time, the write fails with `ackTimeout`: it stays on the leader and goes on spreading.
+    public var ack: AckLevel?
+    /// How long that may take, at least 1 ms, on top of the client's `requestTimeout`; nil for the node's own limit.
+    public var ackTimeout: TimeAmount?
+
+    public init(ack: AckLevel? = nil, ackTimeout: TimeAmount? = nil) {
+        self.ack = ack
+        self.ackTimeout = ackTimeout
+    }
+
+    /// What is allowed for an acknowledgement where only the node knows its limit.
+    private static let ackTimeoutAssumed = TimeAmount.seconds(5)
+
+    /// By how much the acknowledgements may lengthen a write.
+    var patience: TimeAmount {
+        if let ackTimeout { return ackTimeout }
+        return ack == nil || ack == .leader ? .nanoseconds(0) : Self.ackTimeoutAssumed
+    }
+
+    var query: [String] {
+        var query: [String] = []
+        if let ack { query.append("ack=\(ack)") }
+        if let ackTimeout { query.append("timeout=\(RequestOptions.text(ackTimeout))") }
+        return query
+    }
+}
+
+/// How new the answer to a read has to be.
+public struct ReadOptions: Sendable, Hashable {
+    public enum Consistency: String, Sendable, Hashable, CaseIterable {
+        /// Any replica answers.
+        case eventual
+        /// Only the leader answers.
+        case leader
+    }
+
+    public var consistency: Consistency
+    /// A version of the key's shard that the answer has to include, as a write or an earlier read returned it; it
+    /// counts in addition to what the client's session has seen.
+    public var minVersion: Version?
+    /// By how much a follower's answer may be behind, at least 1 ms; nil for any.
+    public var maxStaleness: TimeAmount?
+
+    public init(consistency: Consistency = .eventual, minVersion: Version? = nil, maxStaleness: TimeAmount? = nil) {
+        self.consistency = consistency
+        self.minVersion = minVersion
+        self.maxStaleness = maxStaleness
+    }
+
+    var query: [String] {
+        var query: [String] = []
+        if consistency == .leader { query.append("consistency=leader") }
+        if let maxStaleness { query.append("max_staleness=\(RequestOptions.text(maxStaleness))") }
+        return query
+    }
+}
+
+enum RequestOptions {
+    /// As ``DurationText`` reads it: whole milliseconds, rounded up.
+    static func text(_ time: TimeAmount) -> String { "\(max(1, (time.nanoseconds + 999_999) / 1_000_000))ms" }
+
+    /// Path and query of a request for `key`.
+    static func target(key: [UInt8], query: [String]) -> String {
+        let path = APIPath.key(key)
+        return query.isEmpty ? path : "\(path)?\(query.joined(separator: "&"))"
+    }
+}

@@ -1,0 +1,96 @@
+import Core
+import NIOCore
+import Sharding
+
+/// Asks nodes for the topology, `width` at a time, until one has the epoch wanted. Confined to its event loop.
+///
+/// Once anybody has answered, the others have `patience` to come with something newer: one of them may be as dead as
+/// the node that this search is about.
+final class TopologySearch {
+    struct Found: Sendable {
+        var topology: Topology
+        var from: NodeAddress
+    }
+
+    typealias Fetch = @Sendable (NodeAddress) async throws -> Topology
+
+    static let patience = TimeAmount.milliseconds(100)
+
+    private let eventLoop: any EventLoop
+    private let width: Int
+    private let epoch: UInt64
+    private let fetch: Fetch
+    private var completion: ((Result<Found, KVError>) -> Void)?
+    private var waiting: ArraySlice<NodeAddress>
+    private var asked = 0
+    private var best: Found?
+    private var failures: [String] = []
+    private var patienceEnds: Scheduled<Void>?
+
+    private init(
+        _ candidates: [NodeAddress], width: Int, epoch: UInt64, eventLoop: any EventLoop, fetch: @escaping Fetch,
+        completion: @escaping (Result<Found, KVError>) -> Void
+    ) {
+        self.eventLoop = eventLoop
+        self.width = width
+        self.epoch = epoch
+        self.fetch = fetch
+        self.completion = completion
+        self.waiting = candidates[...]
+    }
+
+    /// Calls `completion` once, on the event loop: with the first topology of at least `epoch`, else with the newest
+    /// that anybody has once all have been asked; fails with `unavailable` where nobody answers.
+    static func start(
+        _ candidates: [NodeAddress], width: Int, epoch: UInt64, on eventLoop: any EventLoop, fetch: @escaping Fetch,
+        completion: @escaping @Sendable (Result<Found, KVError>) -> Void
+    ) {
+        eventLoop.execute {
+            TopologySearch(
+                candidates, width: width, epoch: epoch, eventLoop: eventLoop, fetch: fetch, completion: completion
+            ).advance()
+        }
+    }
+
+    private func advance() {
+        guard completion != nil else { return }
+        while asked < width, let address = waiting.popFirst() {
+            asked += 1
+            // A task, as decoding the document would hold up the event loop.
+            let fetch = fetch
+            eventLoop.makeFutureWithTask { try await fetch(address) }.assumeIsolated().whenComplete { result in
+                self.asked -= 1
+                self.take(result, from: address)
+                self.advance()
+            }
+        }
+        guard asked == 0 else { return awaitOthers() }
+        if let best { return complete(.success(best)) }
+        complete(
+            .failure(
+                KVError(
+                    .unavailable, "no router or node answers with the topology: \(failures.joined(separator: "; "))")))
+    }
+
+    private func awaitOthers() {
+        guard completion != nil, patienceEnds == nil, let best, width > 1 else { return }
+        patienceEnds = eventLoop.assumeIsolated().scheduleTask(in: Self.patience) {
+            self.complete(.success(self.best ?? best))
+        }
+    }
+
+    private func take(_ result: Result<Topology, any Error>, from address: NodeAddress) {
+        switch result {
+        case .success(let topology):
+            if topology.epoch >= best?.topology.epoch ?? 0 { best = Found(topology: topology, from: address) }
+            if topology.epoch >= epoch, let best { complete(.success(best)) }
+        case .failure(let error): failures.append("\(address): \(error)")
+        }
+    }
+
+    private func complete(_ result: Result<Found, KVError>) {
+        patienceEnds?.cancel()
+        completion?(result)
+        completion = nil
+    }
+}
