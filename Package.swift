@@ -62,6 +62,11 @@ let package = Package(
         library("Wire", "Shared/Wire", ["Core", "Sharding", nioCore, nioHTTP1]),
         library("ServiceSupport", "Shared/Service", ["Core", "HTTPServer", "Wire", nioCore, nioHTTP1]),
 
+        // The client library: processes of the cluster reach each other with its connections; the router's proxy,
+        // kv and the tests route with it.
+        library(
+            "DistribKVClient", "Client", ["Core", "Sharding", "Wire", nioCore, nioPosix, nioHTTP1]),
+
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
         library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", nioCore]),
@@ -70,16 +75,12 @@ let package = Package(
             "StorageNodeService", "StorageNode/Service",
             [
                 "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "Observability", "LSM",
-                "Shard",
+                "Shard", "DistribKVClient",
                 nioCore, nioPosix, nioHTTP1, logging, lifecycle, signals,
             ]),
         program(
             "storage-node", "StorageNode/Daemon",
             ["StorageNodeService", "Configuration", "Observability", argumentParser, logging]),
-
-        // The client library: the router's proxy, kv and the tests route with it.
-        library(
-            "DistribKVClient", "Client", ["Core", "Sharding", "Wire", nioCore, nioPosix, nioHTTP1]),
 
         // router
         library(
@@ -131,6 +132,12 @@ let package = Package(
             "ServiceSupportTests", ["TestSupport", "ServiceSupport", "HTTPServer", "Wire", "Core", nioCore, nioHTTP1]),
         tests("LSMTests", ["TestSupport", "LSM", "Core", nioCore]),
         tests("ShardTests", ["TestSupport", "Shard", "LSM", "Wire", "Sharding", "Core", nioCore, nioPosix, logging]),
+        tests(
+            "StorageNodeTests",
+            [
+                "TestSupport", "StorageNodeService", "Configuration", "DistribKVClient", "Sharding", "Wire", "Core",
+                nioCore, nioPosix, nioHTTP1, logging,
+            ]),
         tests(
             "DistribKVClientTests",
             [

@@ -11,16 +11,6 @@ import Testing
         try CommonOptions.parse(arguments).settings(defaultPort: 8_080, reader: OptionReader(environment: environment))
     }
 
-    private func nodeSettings(
-        _ arguments: [String], _ environment: [String: String] = [:]
-    ) throws -> StorageNodeSettings {
-        let common = CommonSettings(
-            configPath: "", listen: NodeAddress(host: "127.0.0.1", port: 7_001), logFormat: .text, logLevel: .info,
-            threads: 1)
-        return try StorageNodeOptions.parse(arguments).settings(
-            common: common, reader: OptionReader(environment: environment))
-    }
-
     @Test func defaults() throws {
         let settings = try settings([])
         #expect(settings.configPath == "sharding.toml")
@@ -32,8 +22,8 @@ import Testing
 
     @Test func everyFlagAndItsVariableSayTheSame() throws {
         let expected = CommonSettings(
-            configPath: "a.toml", listen: NodeAddress(host: "0.0.0.0", port: 9), logFormat: .json, logLevel: .debug,
-            threads: 3)
+            configPath: "a.toml", listen: NodeAddress(host: "0.0.0.0", port: 9), insecure: true, logFormat: .json,
+            logLevel: .debug, threads: 3)
         let flags = try settings([
             "--config", "a.toml", "--listen", "0.0.0.0:9", "--log-format", "json", "--log-level", "debug", "--threads",
             "3", "--insecure",
@@ -46,9 +36,6 @@ import Testing
             ])
         #expect(flags == expected)
         #expect(variables == expected)
-        let node = StorageNodeSettings(dataDirectory: "d", advertise: NodeAddress(host: "n1", port: 7_001))
-        #expect(try nodeSettings(["--data-dir", "d", "--advertise", "n1:7001"]) == node)
-        #expect(try nodeSettings([], ["DISTRIBKV_DATA_DIR": "d", "DISTRIBKV_ADVERTISE": "n1:7001"]) == node)
     }
 
     @Test func aFlagWinsOverItsVariableAndAnEmptyVariableIsNone() throws {
@@ -56,10 +43,6 @@ import Testing
         #expect(try settings([], ["DISTRIBKV_CONFIG": ""]).configPath == "sharding.toml")
         // A wrong variable does not matter where the flag is given.
         #expect(try settings(["--threads", "2"], ["DISTRIBKV_THREADS": "many"]).threads == 2)
-    }
-
-    @Test func aNodeIsKnownByItsListenAddressUnlessItAdvertisesAnother() throws {
-        #expect(try nodeSettings(["--data-dir", "d"]).advertise == NodeAddress(host: "127.0.0.1", port: 7_001))
     }
 
     @Test(
@@ -99,14 +82,6 @@ import Testing
         let error = #expect(throws: KVError.self) { try settings(arguments, environment) }
         #expect(error?.code == .invalidArgument)
         #expect(error?.message == message)
-    }
-
-    @Test func aStorageNodeNeedsADirectory() {
-        let error = #expect(throws: KVError.self) { try nodeSettings([]) }
-        #expect(error?.message == "--data-dir is missing; name the directory that is to hold this node's data")
-        let port = #expect(throws: KVError.self) { try nodeSettings(["--data-dir", "d", "--advertise", "n1:0"]) }
-        #expect(
-            port?.message == "--advertise: \"n1:0\" is not allowed; allowed: host:port with a port from 1 to 65535")
     }
 
     @Test func variablesAreNamedAfterFlags() {

@@ -1,15 +1,15 @@
 public import Core
 
 /// Where a redirect points: a node, and the request target there.
-struct Redirect: Hashable, Sendable {
-    let address: NodeAddress
+package struct Redirect: Hashable, Sendable {
+    package let address: NodeAddress
     /// Origin form.
-    let target: String
+    package let target: String
 
     /// Reads a `Location`: an absolute `http` URL, or a path on the node that answered.
     ///
     /// nil where it is neither, or its authority is no `host:port`; a missing port is 80.
-    init?(location: String, from origin: NodeAddress) {
+    package init?(location: String, from origin: NodeAddress) {
         if location.first == "/", !location.hasPrefix("//") {
             self.init(address: origin, target: location)
             return

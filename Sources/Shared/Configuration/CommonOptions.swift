@@ -49,10 +49,16 @@ public struct CommonOptions: ParsableArguments {
     /// Throws `KVError(.invalidArgument)` with one line that names the flag or variable; also where `listen` is not
     /// a loopback address and `--insecure` is not given.
     public func settings(defaultPort: Int, reader: OptionReader = .process) throws -> CommonSettings {
+        try settings(defaultPort: defaultPort, saved: nil, reader: reader)
+    }
+
+    /// - Parameter saved: what is not given comes from there.
+    func settings(defaultPort: Int, saved: NodeRecord?, reader: OptionReader) throws -> CommonSettings {
         let listen =
             try reader.address("--listen", listen, allowsPortZero: true)
-            ?? NodeAddress(host: "127.0.0.1", port: defaultPort)
-        let insecure = try reader.flag("--insecure", insecure)
+            ?? saved?.listen ?? NodeAddress(host: "127.0.0.1", port: defaultPort)
+        let wasAllowed = saved.map { $0.insecure && $0.listen == listen } ?? false
+        let insecure = try reader.flag("--insecure", insecure) || wasAllowed
         guard listen.isLoopback || insecure else {
             throw KVError(
                 .invalidArgument,
@@ -60,7 +66,8 @@ public struct CommonOptions: ParsableArguments {
                     + "use a loopback address such as 127.0.0.1:\(listen.port), or say --insecure")
         }
         return CommonSettings(
-            configPath: reader.string("--config", config, default: "sharding.toml"), listen: listen,
+            configPath: reader.string("--config", config, default: NodeRecord.standardConfig), listen: listen,
+            insecure: insecure,
             logFormat: try reader.choice("--log-format", logFormat, default: .text),
             logLevel: try reader.choice("--log-level", logLevel, default: .info),
             threads: try reader.integer("--threads", threads, in: 1...1_024)
@@ -79,52 +86,22 @@ public enum DefaultPort {
 public struct CommonSettings: Sendable, Hashable {
     public var configPath: String
     public var listen: NodeAddress
+    /// Whether `listen` may be other than loopback.
+    public var insecure: Bool
     public var logFormat: LogFormat
     public var logLevel: Logger.Level
     /// Event loop threads.
     public var threads: Int
 
-    public init(configPath: String, listen: NodeAddress, logFormat: LogFormat, logLevel: Logger.Level, threads: Int) {
+    public init(
+        configPath: String, listen: NodeAddress, insecure: Bool = false, logFormat: LogFormat, logLevel: Logger.Level,
+        threads: Int
+    ) {
         self.configPath = configPath
         self.listen = listen
+        self.insecure = insecure
         self.logFormat = logFormat
         self.logLevel = logLevel
         self.threads = threads
-    }
-}
-
-/// The flags that only a storage node has.
-public struct StorageNodeOptions: ParsableArguments {
-    @Option(
-        help: ArgumentHelp("Directory of this node's databases; created where it is missing.", valueName: "directory"))
-    public var dataDir: String?
-
-    @Option(
-        help: ArgumentHelp(
-            "This node's address in sharding.toml, where it differs from --listen.", valueName: "host:port"))
-    public var advertise: String?
-
-    public init() {}
-
-    /// The flags' values, checked. Throws `KVError(.invalidArgument)` with one line.
-    public func settings(common: CommonSettings, reader: OptionReader = .process) throws -> StorageNodeSettings {
-        guard let directory = reader.string("--data-dir", dataDir) else {
-            throw KVError(
-                .invalidArgument, "--data-dir is missing; name the directory that is to hold this node's data")
-        }
-        let advertise = try reader.address("--advertise", advertise, allowsPortZero: false)
-        return StorageNodeSettings(dataDirectory: directory, advertise: advertise ?? common.listen)
-    }
-}
-
-/// What ``StorageNodeOptions`` come to.
-public struct StorageNodeSettings: Sendable, Hashable {
-    public var dataDirectory: String
-    /// The node's identity: the shard replicas with this address in the topology are its own.
-    public var advertise: NodeAddress
-
-    public init(dataDirectory: String, advertise: NodeAddress) {
-        self.dataDirectory = dataDirectory
-        self.advertise = advertise
     }
 }

@@ -66,6 +66,37 @@ public struct OptionReader: Sendable {
         return address
     }
 
+    /// A comma-separated list of routers or nodes, each `http://host:port` or `host:port`; nil where it is not given.
+    public func seeds(_ flag: String, _ given: String?) throws -> [NodeAddress]? {
+        guard let found = find(flag, given) else { return nil }
+        var seeds: [NodeAddress] = []
+        for entry in OptionReader.entries(of: found.text) {
+            let authority = entry.hasPrefix("http://") ? entry.dropFirst("http://".count) : entry[...]
+            let isURL = authority.last == "/" && authority.startIndex > entry.startIndex
+            guard let seed = NodeAddress(isURL ? authority.dropLast() : authority), seed.port > 0 else {
+                throw refuse(found, "the address of a router or node as http://host:port, several with commas")
+            }
+            if !seeds.contains(seed) { seeds.append(seed) }
+        }
+        guard !seeds.isEmpty else {
+            throw refuse(found, "the address of a router or node as http://host:port, several with commas")
+        }
+        return seeds
+    }
+
+    /// The values of a flag that may be given several times, each a comma-separated list; each value once.
+    public func list(_ flag: String, _ given: [String]) -> [String] {
+        let texts = given.isEmpty ? find(flag, nil).map { [$0.text] } ?? [] : given
+        var values: [String] = []
+        for value in texts.flatMap(OptionReader.entries) where !values.contains(value) { values.append(value) }
+        return values
+    }
+
+    private static func entries(of text: String) -> [String] {
+        text.split(separator: ",").map { $0.trimmingPrefix { $0 == " " } }
+            .map { String($0.reversed().trimmingPrefix { $0 == " " }.reversed()) }.filter { !$0.isEmpty }
+    }
+
     /// A flag without a value; its variable is `true` or `false`.
     public func flag(_ flag: String, _ given: Bool) throws -> Bool {
         if given { return true }

@@ -51,9 +51,16 @@ public struct TopologyChoice: Sendable, Hashable {
     /// Something an operator should read in the log; nil where all is as expected.
     public var note: String?
 
-    /// Chooses between the topology of `sharding.toml` and the one saved in the data directory: the higher epoch.
+    /// Chooses between the topology of `sharding.toml` and the one that is known otherwise, from the data directory or
+    /// the cluster: the higher epoch. Nil where there is neither.
     ///
     /// Throws `KVError(.invalidConfiguration)` where both have one epoch and differ, or belong to two clusters.
+    public static func choose(file: Topology?, saved: Topology?) throws -> TopologyChoice? {
+        if let file { return try resolve(file: file, saved: saved) }
+        return saved.map { TopologyChoice(topology: $0, isNew: false, note: nil) }
+    }
+
+    /// As ``choose(file:saved:)``, where there is a `sharding.toml`.
     public static func resolve(file: Topology, saved: Topology?) throws -> TopologyChoice {
         guard let saved else { return TopologyChoice(topology: file, isNew: true, note: nil) }
         guard saved.cluster == file.cluster else {

@@ -10,14 +10,30 @@ extension ShardingFile {
     /// Throws `KVError(.invalidConfiguration)` with one line that says file, line, key, what is wrong and what is
     /// allowed.
     public static func load(path: String) throws -> ShardingFile {
-        let bytes: [UInt8]
         do {
-            bytes = try LocalFile.read(path: path, bytesMax: fileBytesMax)
-        } catch {
-            throw KVError(
-                .invalidConfiguration, "\(path): \(error.reason); name a readable sharding.toml with --config",
-                cause: nil)
+            return try read(path: path)
+        } catch let error as FileError {
+            throw unreadable(path, error)
         }
+    }
+
+    /// As ``load(path:)``; nil where there is no such file.
+    public static func loadIfThere(path: String) throws -> ShardingFile? {
+        do {
+            return try read(path: path)
+        } catch let error as FileError {
+            if error.isMissingFile { return nil }
+            throw unreadable(path, error)
+        }
+    }
+
+    private static func unreadable(_ path: String, _ error: FileError) -> KVError {
+        KVError(.invalidConfiguration, "\(path): \(error.reason); name a readable sharding.toml with --config")
+    }
+
+    /// Throws `FileError` where the file cannot be read.
+    private static func read(path: String) throws -> ShardingFile {
+        let bytes = try LocalFile.read(path: path, bytesMax: fileBytesMax)
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw KVError(.invalidConfiguration, "\(path):\(lineOfInvalidUTF8(bytes)): not valid TOML: not UTF-8 text")
         }
@@ -209,7 +225,8 @@ extension TableReader {
 
     fileprivate mutating func ackLevel(_ key: String, default fallback: AckLevel) -> AckLevel {
         let text = string(
-            key, default: fallback.description, allowed: "\"leader\", \"quorum\", \"all\" or a number of replicas as \"2\""
+            key, default: fallback.description,
+            allowed: "\"leader\", \"quorum\", \"all\" or a number of replicas as \"2\""
         ) { AckLevel($0) != nil }
         return text.flatMap { AckLevel($0) } ?? fallback
     }

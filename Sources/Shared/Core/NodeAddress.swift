@@ -41,6 +41,11 @@ public struct NodeAddress: Hashable, Sendable, Comparable {
         return octets.count == 4 && octets[0] == "127" && octets.allSatisfy { UInt8($0) != nil && $0.first != "+" }
     }
 
+    /// Whether it names no place to connect to: the wildcard address, or port 0.
+    public var isUnspecific: Bool {
+        port == 0 || host == "0.0.0.0" || (host.contains(":") && host.allSatisfy { $0 == ":" || $0 == "0" })
+    }
+
     public static func < (left: NodeAddress, right: NodeAddress) -> Bool {
         (left.host, left.port) < (right.host, right.port)
     }

@@ -14,14 +14,20 @@ import StorageNodeService
     @OptionGroup var storageOptions: StorageNodeOptions
 
     func serve() async throws {
-        let settings = try options.settings(defaultPort: DefaultPort.storageNode)
-        let storage = try storageOptions.settings(common: settings)
-        let file = try ShardingFile.load(path: settings.configPath)
-        LineLogHandler.bootstrap(program: Self.program, format: settings.logFormat, level: settings.logLevel)
-        try await StorageNode.serve(
-            StorageNodeConfiguration(
-                topology: try file.topology(), address: storage.advertise, listen: settings.listen,
-                dataDirectory: storage.dataDirectory, storage: file.storage, replication: file.replication,
-                eventLoopThreads: settings.threads, logger: Logger(label: Self.program)))
+        let settings = try storageOptions.settings(common: options)
+        let file = try settings.loadConfig()
+        let common = settings.common
+        LineLogHandler.bootstrap(program: Self.program, format: common.logFormat, level: common.logLevel)
+        var configuration = StorageNodeConfiguration(
+            topology: try file?.topology(), address: settings.advertise, listen: common.listen,
+            dataDirectory: settings.dataDirectory, eventLoopThreads: common.threads,
+            logger: Logger(label: Self.program))
+        if let file {
+            configuration.storage = file.storage
+            configuration.replication = file.replication
+        }
+        configuration.join = settings.join
+        configuration.record = settings.record
+        try await StorageNode.serve(configuration)
     }
 }

@@ -12,6 +12,7 @@ import FoundationEssentials
 /// A storage node's directory, held by this process alone until the value is released.
 ///
 ///     LOCK             held with flock(2): the kernel lets it go when the process ends, however that happens
+///     node.json        what the node was started with, for its next start
 ///     topology.json    the newest topology this node has served with
 ///     shards/NAME/     one replica each
 final class DataDirectory: Sendable {

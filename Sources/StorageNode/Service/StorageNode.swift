@@ -1,5 +1,6 @@
 import Configuration
 public import Core
+import DistribKVClient
 import HTTPServer
 import LSM
 import Logging
@@ -41,48 +42,60 @@ public final class StorageNode: Service {
         let blocking = NIOThreadPool(numberOfThreads: 1)
         blocking.start()
         defer { blocking.shutdownGracefully { _ in } }
-        var configuration = self.configuration
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoopThreads)
+        do {
+            try await run(blocking, group)
+        } catch {
+            try? await group.shutdownGracefully()  // The first error is the one to show.
+            throw error
+        }
+        try await group.shutdownGracefully()
+        configuration.logger.info("stopped")
+    }
+
+    private func run(_ blocking: NIOThreadPool, _ group: MultiThreadedEventLoopGroup) async throws {
         let directory = try await blocking.runIfActive { [configuration] in
             try DataDirectory(path: configuration.dataDirectory)
         }
         defer { withExtendedLifetime(directory) {} }
-        configuration.topology = try await blocking.runIfActive { [configuration] in
-            try StorageNode.chooseTopology(configuration)
-        }
-        let node = try await StorageNode.open(configuration, blocking)
+        let connections = NodeConnections(group: group)
         do {
-            try await StorageNode.serve(node, onStart: onStart)
+            try await run(blocking, group, connections)
+        } catch {
+            await connections.shutdown()
+            throw error
+        }
+        await connections.shutdown()
+    }
+
+    private func run(
+        _ blocking: NIOThreadPool, _ group: MultiThreadedEventLoopGroup, _ connections: NodeConnections
+    ) async throws {
+        let start = NodeStart(configuration: configuration, connections: connections, blocking: blocking)
+        let topology: Topology
+        do {
+            topology = try await cancelWhenGracefulShutdown { try await start.topology() }
+        } catch is CancellationError {
+            return  // Asked to stop while it waited for the cluster.
+        }
+        let node = try await StorageNode.open(topology, configuration, blocking)
+        do {
+            try await StorageNode.serve(node, group, blocking, onStart: onStart)
         } catch {
             try? await node.close()  // The first error is the one to show.
             throw error
         }
         try await node.close()
-        configuration.logger.info("stopped")
     }
 
     // MARK: Starting
 
-    /// The newer one of the topology in the configuration and the one this node has served with before. Blocks.
-    private static func chooseTopology(_ configuration: StorageNodeConfiguration) throws -> Topology {
-        let persisted = PersistedTopology(directory: configuration.dataDirectory)
-        let choice = try TopologyChoice.resolve(file: configuration.topology, saved: try persisted.load())
-        if let note = choice.note { configuration.logger.notice("\(note)") }
-        if choice.isNew { try persisted.save(choice.topology) }
-        return choice.topology
-    }
-
     /// Opens every replica that the topology gives to this node.
     /// - Parameter blocking: threads that may block, for as long as the node runs.
-    private static func open(_ configuration: StorageNodeConfiguration, _ blocking: NIOThreadPool) async throws -> Node
-    {
-        let topology = configuration.topology
+    private static func open(
+        _ topology: Topology, _ configuration: StorageNodeConfiguration, _ blocking: NIOThreadPool
+    ) async throws -> Node {
         let hosted = topology.shards.filter { $0.replicas.contains(configuration.address) }
-        guard !hosted.isEmpty else {
-            let nodes = topology.nodes.map(\.description).joined(separator: ", ")
-            throw KVError(
-                .invalidConfiguration,
-                "no shard names \(configuration.address) as address or replica; use --advertise with one of \(nodes)")
-        }
         let opener = ReplicaOpener(configuration: configuration, databases: hosted.count, threads: blocking)
         var replicas: [String: ShardReplica] = [:]
         for shard in hosted { replicas[shard.name] = try await opener.open(shard, cluster: topology.cluster) }
@@ -97,9 +110,11 @@ public final class StorageNode: Service {
 
     // MARK: Serving
 
-    private static func serve(_ node: Node, onStart: @Sendable (NodeAddress) -> Void) async throws {
+    private static func serve(
+        _ node: Node, _ group: MultiThreadedEventLoopGroup, _ blocking: NIOThreadPool,
+        onStart: @Sendable (NodeAddress) -> Void
+    ) async throws {
         let configuration = node.configuration
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoopThreads)
         let server: HTTPServer
         do {
             server = try await HTTPServer.start(
@@ -108,9 +123,15 @@ public final class StorageNode: Service {
             ) { NodeHandler.make(node: node, eventLoop: $0) }
         } catch {
             try await node.readers.shutdown()
-            try await group.shutdownGracefully()
             throw KVError(
                 .unavailable, "cannot listen on \(configuration.listen); is another process using it?", cause: error)
+        }
+        do {
+            try await blocking.runIfActive { try NodeStart.saveRecord(configuration) }
+        } catch {
+            await server.shutdown(grace: .zero)
+            try await node.readers.shutdown()
+            throw error
         }
         let address = NodeAddress(
             host: configuration.listen.host, port: server.localAddress.port ?? configuration.listen.port)
@@ -127,6 +148,5 @@ public final class StorageNode: Service {
         node.stopWaiting()
         await server.shutdown(grace: StorageNode.shutdownGrace)
         try await node.readers.shutdown()
-        try await group.shutdownGracefully()
     }
 }

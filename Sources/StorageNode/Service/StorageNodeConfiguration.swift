@@ -5,12 +5,18 @@ public import Sharding
 
 /// Everything a storage node needs to know to start.
 public struct StorageNodeConfiguration: Sendable {
-    public var topology: Topology
+    /// Of sharding.toml; nil where the node has none and starts from what its data directory has saved, or from
+    /// ``join``.
+    public var topology: Topology?
+    /// Asks a running cluster to be taken in; nil for a node that is in it, by sharding.toml or from before.
+    public var join: JoinSettings?
+    /// Saved once the node has started, for the next start; nil saves nothing.
+    public var record: NodeRecord?
     /// This node's identity in the topology: it hosts every shard replica with this address.
     public var address: NodeAddress
     /// Where it listens; differs from `address` behind an address translation.
     public var listen: NodeAddress
-    /// Made where it is missing. Holds `topology.json` and a folder for each hosted shard.
+    /// Made where it is missing. Holds `topology.json`, `node.json` and a folder for each hosted shard.
     public var dataDirectory: String
     public var storage: StorageSettings
     public var replication: ReplicationSettings
@@ -19,7 +25,7 @@ public struct StorageNodeConfiguration: Sendable {
     public var logger: Logger
 
     public init(
-        topology: Topology, address: NodeAddress, listen: NodeAddress, dataDirectory: String,
+        topology: Topology?, address: NodeAddress, listen: NodeAddress, dataDirectory: String,
         storage: StorageSettings = StorageSettings(), replication: ReplicationSettings = ReplicationSettings(),
         eventLoopThreads: Int, logger: Logger
     ) {

@@ -1,0 +1,77 @@
+import Configuration
+import Core
+import DistribKVClient
+import Logging
+import NIOCore
+import NIOPosix
+import Sharding
+
+/// Finds out which topology a node starts with: that of sharding.toml, of its data directory or of the cluster it
+/// joins, whichever is newest.
+struct NodeStart {
+    let configuration: StorageNodeConfiguration
+    /// Reach the cluster.
+    let connections: NodeConnections
+    /// Threads that may block.
+    let blocking: NIOThreadPool
+
+    /// The topology to serve by, saved where this node is in it.
+    ///
+    /// Throws `KVError` with the one line to show where there is none, or the node is not taken in.
+    func topology() async throws -> Topology {
+        let persisted = PersistedTopology(directory: configuration.dataDirectory)
+        let saved = try await blocking.runIfActive { try persisted.load() }
+        let choice = try TopologyChoice.choose(file: configuration.topology, saved: saved)
+        if let note = choice?.note { configuration.logger.notice("\(note)") }
+        let topology: Topology
+        if let settings = configuration.join {
+            topology = try await join(settings, known: choice?.topology, hasData: saved != nil)
+        } else if let choice {
+            topology = choice.topology
+        } else {
+            throw NodeStart.nothing(configuration)
+        }
+        try NodeStart.check(topology, isServedBy: configuration.address, wasSaved: saved != nil)
+        if topology != saved { try await blocking.runIfActive { try persisted.save(topology) } }
+        return topology
+    }
+
+    private func join(_ settings: JoinSettings, known: Topology?, hasData: Bool) async throws -> Topology {
+        var join = ClusterJoin(
+            node: configuration.address, settings: settings, known: known, hasData: hasData,
+            connections: connections, logger: configuration.logger)
+        while true {
+            switch try await join.advance() {
+            case .serve: continue
+            case .joined(let topology), .unconfirmed(let topology): return topology
+            }
+        }
+    }
+
+    /// Saves what the next start needs to know. Blocks.
+    static func saveRecord(_ configuration: StorageNodeConfiguration) throws {
+        guard let record = configuration.record else { return }
+        try PersistedNode(directory: configuration.dataDirectory).save(record)
+    }
+
+    // MARK: Refusals
+
+    private static func nothing(_ configuration: StorageNodeConfiguration) -> KVError {
+        KVError(
+            .invalidConfiguration,
+            "nothing says which cluster this node is of: name its sharding.toml with --config, or a running cluster "
+                + "with --join URL --shard NAME, or the --data-dir of a node that has run before "
+                + "(\(configuration.dataDirectory) is new)")
+    }
+
+    private static func check(
+        _ topology: Topology, isServedBy address: NodeAddress, wasSaved: Bool
+    ) throws(KVError) {
+        guard !topology.nodes.contains(address) else { return }
+        let nodes = topology.nodes.map(\.description).joined(separator: ", ")
+        let rejoin = wasSaved ? "; a node that was removed comes back with --join URL --shard NAME" : ""
+        throw KVError(
+            .invalidConfiguration,
+            "no shard names \(address) as address or replica; use --advertise with one of \(nodes)\(rejoin)")
+    }
+}
