@@ -161,8 +161,8 @@ let package = Package(
         tests(
             "ClusterTests",
             [
-                "TestSupport", "DistribKVClient", "Configuration", "Sharding", "Wire", "Core", nioCore, nioPosix,
-                nioHTTP1,
+                "TestSupport", "DistribKVClient", "LSM", "Configuration", "Sharding", "Wire", "Core", nioCore,
+                nioPosix, nioHTTP1,
             ]),
     ],
     swiftLanguageModes: [.v6]

@@ -149,6 +149,20 @@ final class ChildProcess: Sendable {
         try await waitForExit()
     }
 
+    /// SIGSTOP, and standing still when it returns.
+    func freeze() async throws {
+        signal(SIGSTOP)
+        let pid = pid ?? 0
+        try await eventually("\(name) to stand still") {
+            // The state is the first word behind the name in brackets.
+            let fields = kernelText("/proc/\(pid)/stat").split(separator: ")").last?.split(separator: " ")
+            return fields?.first == "T"
+        }
+    }
+
+    /// SIGCONT.
+    func thaw() { signal(SIGCONT) }
+
     /// SIGTERM, and gone when it returns.
     @discardableResult
     func terminate() async throws -> ExitStatus {

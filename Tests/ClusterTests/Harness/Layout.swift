@@ -16,8 +16,10 @@ struct Layout: Sendable {
     var storage: [String] = ["block_cache_bytes = \"8MiB\"", "write_buffer_bytes = \"8MiB\""]
     var replication: [String] = []
     var router: [String] = ["health_interval_ms = 200"]
-    /// Nodes beyond those that a shard names.
+    /// Nodes beyond those that a shard names. They are started one by one.
     var spareNodes = 0
+    /// Whether every node is reached through a proxy of its own, so that the network can fail.
+    var proxied = false
 
     /// Shard n is led by node n and followed by the next ones, round the circle.
     static func ring(shards: Int, nodes: Int, replicas: Int, durability: String = "os") -> Layout {

@@ -2,92 +2,19 @@ import Core
 import DistribKVClient
 import NIOCore
 import NIOHTTP1
-import Sharding
 import Synchronization
 import TestSupport
-import Testing
 import Wire
-
-/// What the cluster has acknowledged, as the writers saw it.
-///
-/// A key belongs to one writer, and after a write of unknown outcome it is written no more: so its content is either
-/// what was acknowledged last or what that one write meant to leave.
-final class Ledger: Sendable {
-    struct Write: Sendable, Hashable {
-        /// nil for a removal.
-        var value: [UInt8]?
-        /// nil where the outcome is not known.
-        var version: Version?
-    }
-
-    struct Entry: Sendable {
-        var acknowledged: Write?
-        var uncertain: Write?
-    }
-
-    private let entries = Mutex<[String: Entry]>([:])
-    private let counts = Atomic<Int>(0)
-
-    /// Acknowledged writes.
-    var acknowledgedCount: Int { counts.load(ordering: .relaxed) }
-    var all: [String: Entry] { entries.withLock { $0 } }
-
-    func acknowledge(_ key: String, _ value: [UInt8]?, _ version: Version) {
-        entries.withLock { $0[key, default: Entry()].acknowledged = Write(value: value, version: version) }
-        counts.add(1, ordering: .relaxed)
-    }
-
-    func doubt(_ key: String, _ value: [UInt8]?) {
-        entries.withLock { $0[key, default: Entry()].uncertain = Write(value: value, version: nil) }
-    }
-
-    /// Reads every key that was ever written from `address` and says what is wrong, at most a few sentences.
-    /// - Parameter shard: only keys of this one; nil for all.
-    func discrepancies(
-        at address: NodeAddress, in cluster: TestCluster, shard: String? = nil
-    ) async throws -> [String] {
-        let topology = cluster.topology
-        let keys = all.filter { shard == nil || topology.shard(of: HashSlot(key: Array($0.key.utf8))).name == shard }
-        let chunks = Array(keys).chunked(into: max(1, keys.count / 16))
-        return try await withThrowingTaskGroup(of: [String].self) { group in
-            for chunk in chunks {
-                group.addTask {
-                    var wrong: [String] = []
-                    for (key, entry) in chunk {
-                        let response = try await HTTP.get(APIPath.key(key.utf8), from: address)
-                        if let sentence = Ledger.compare(key, entry, response) { wrong.append(sentence) }
-                        if wrong.count >= 5 { break }
-                    }
-                    return wrong
-                }
-            }
-            return try await group.reduce(into: []) { $0 += $1 }
-        }
-    }
-
-    private static func compare(_ key: String, _ entry: Entry, _ response: NodeResponse) -> String? {
-        let found = response.status == 200 ? response.bytes : nil
-        guard response.status == 200 || response.status == 404 else {
-            return "\(key): answered \(response.status) \(response.text.prefix(200))"
-        }
-        if let uncertain = entry.uncertain, uncertain.value == found { return nil }
-        let acknowledged = entry.acknowledged
-        if acknowledged?.value == found, found == nil || acknowledged?.version == response.version { return nil }
-        let expected = acknowledged.map { "\($0.value?.count ?? -1) bytes of version \($0.version?.hexDigits ?? "-")" }
-        return "\(key): acknowledged \(expected ?? "nothing"), found \(found?.count ?? -1) bytes of version "
-            + "\(response.version?.hexDigits ?? "-")"
-    }
-}
 
 /// Writers that go on through failures until they are stopped.
 struct Load: Sendable {
     /// How a writer reaches the cluster.
     enum Route: CaseIterable {
-        /// To the shard's leader.
+        /// To the shard's leader, following redirects.
         case direct
         /// To the router, following redirects.
         case redirected
-        /// Through the router.
+        /// Through the router, which may send a write again when a connection breaks.
         case proxied
     }
 
@@ -95,8 +22,23 @@ struct Load: Sendable {
     let ledger: Ledger
     let name: String
     var routes: [Route] = Route.allCases
+    /// Where all writers write, and follow no redirect; nil lets `routes` choose.
+    var pinned: NodeAddress?
+    /// `ack=` of the writers, in turn; nil says nothing.
+    var acks: [AckLevel?] = [nil]
+    /// `timeout=` of those that name an ack level.
+    var ackTimeout = "10s"
     /// Bytes of the largest value.
     var valueBytesMax = 600
+
+    /// What a write came to, beside the ledger.
+    final class Tally: Sendable {
+        /// By status, or 0 where there was no answer.
+        private let statuses = Mutex<[Int: Int]>([:])
+        func note(_ status: Int) { statuses.withLock { $0[status, default: 0] += 1 } }
+        func count(_ status: Int) -> Int { statuses.withLock { $0[status] ?? 0 } }
+    }
+    let tally = Tally()
 
     /// Runs `writers` writers beside `body`; they are stopped when it returns.
     func running(writers: Int, seed: UInt64, _ body: () async throws -> Void) async throws {
@@ -128,6 +70,7 @@ struct Load: Sendable {
         var number = 0
         var own: [String] = []
         let prefix = "\(name)/w\(writer)/"
+        let ack = acks[writer % acks.count]
         while !stop.isRaised {
             let isNew = own.isEmpty || Int.random(in: 0..<10, using: &random) < 6
             let place = isNew ? own.count : Int.random(in: 0..<own.count, using: &random)
@@ -139,10 +82,11 @@ struct Load: Sendable {
             let key = own[place]
             let value = removes ? nil : random.bytes(Int.random(in: 0...valueBytesMax, using: &random))
             let route = routes[Int.random(in: 0..<routes.count, using: &random)]
-            switch await send(key, value, route) {
-            case .acknowledged(let version): ledger.acknowledge(key, value, version)
-            case .unknown:
-                ledger.doubt(key, value)
+            ledger.attempt(key, value)
+            switch await send(key, value, ack, route) {
+            case .acknowledged(let write): ledger.acknowledge(key, write)
+            case .unknown(let write):
+                ledger.doubt(key, write)
                 own.remove(at: place)
                 await pause()
             case .notApplied:
@@ -159,30 +103,40 @@ struct Load: Sendable {
     }
 
     private enum Outcome {
-        case acknowledged(Version)
-        case unknown
+        case acknowledged(Ledger.Write)
+        case unknown(Ledger.Write)
         case notApplied
     }
 
-    private func send(_ key: String, _ value: [UInt8]?, _ route: Route) async -> Outcome {
-        let path = APIPath.key(key.utf8)
+    private func send(_ key: String, _ value: [UInt8]?, _ ack: AckLevel?, _ route: Route) async -> Outcome {
         let method: HTTPMethod = value == nil ? .DELETE : .PUT
+        var query = ack.map { ["ack=\($0)", "timeout=\(ackTimeout)"] } ?? []
+        if pinned == nil, route == .proxied { query.append("proxy=true") }
+        let path = APIPath.key(key.utf8) + (query.isEmpty ? "" : "?" + query.joined(separator: "&"))
         do {
             let response: NodeResponse
-            switch route {
-            case .direct:
-                response = try await HTTP.send(method, path, to: cluster.leader(of: Array(key.utf8)), body: value)
-            case .redirected:
-                response = try await HTTP.following(method, path, to: cluster.router, body: value).response
-            case .proxied:
-                response = try await HTTP.send(method, path + "?proxy=true", to: cluster.router, body: value)
+            if let pinned {
+                response = try await HTTP.send(method, path, to: pinned, body: value)
+            } else {
+                switch route {
+                case .direct:
+                    let leader = cluster.leader(of: Array(key.utf8))
+                    response = try await HTTP.following(method, path, to: leader, body: value).response
+                case .redirected:
+                    response = try await HTTP.following(method, path, to: cluster.router, body: value).response
+                case .proxied: response = try await HTTP.send(method, path, to: cluster.router, body: value)
+                }
             }
-            if response.status == 204, let version = response.version { return .acknowledged(version) }
-            return .unknown
+            tally.note(response.status)
+            let write = Ledger.Write(value: value, version: response.version, ack: ack, epoch: response.epoch)
+            if response.status == 204, response.version != nil { return .acknowledged(write) }
+            return response.isRedirect ? .notApplied : .unknown(write)
         } catch let failure as NodeFailure where failure.delivery == .notSent {
+            tally.note(0)
             return .notApplied
         } catch {
-            return .unknown
+            tally.note(0)
+            return .unknown(Ledger.Write(value: value, version: nil, ack: ack, epoch: nil))
         }
     }
 }
@@ -196,52 +150,5 @@ final class StopFlag: Sendable {
 extension Array {
     func chunked(into size: Int) -> [[Element]] {
         stride(from: 0, to: count, by: size).map { Array(self[$0..<Swift.min($0 + size, count)]) }
-    }
-}
-
-extension TestCluster {
-    /// Waits until every follower stands where its leader stands. Nobody may be writing.
-    func waitForConvergence() async throws {
-        for shard in topology.shards {
-            for follower in shard.followers {
-                try await eventually("\(follower) to catch up on \(shard.name)") {
-                    let leader = try await HTTP.position(of: shard.name, at: shard.leader)
-                    return try await HTTP.position(of: shard.name, at: follower) == leader
-                }
-            }
-        }
-    }
-
-    /// Every replica of every shard holds exactly what the ledger says.
-    func expectContent(_ ledger: Ledger, _ comment: String, sourceLocation: SourceLocation = #_sourceLocation)
-        async throws
-    {
-        for shard in topology.shards {
-            for replica in shard.replicas {
-                let wrong = try await ledger.discrepancies(at: replica, in: self, shard: shard.name)
-                #expect(
-                    wrong.isEmpty, "\(comment): \(shard.name) at \(replica): \(wrong.prefix(5))",
-                    sourceLocation: sourceLocation)
-            }
-            try await expectSameContent(shard, ledger, comment, sourceLocation: sourceLocation)
-        }
-    }
-
-    /// Also keys of unknown outcome are the same on every replica.
-    private func expectSameContent(
-        _ shard: ShardTopology, _ ledger: Ledger, _ comment: String, sourceLocation: SourceLocation
-    ) async throws {
-        let doubtful = ledger.all.filter { $0.value.uncertain != nil && self.shard(of: Array($0.key.utf8)) == shard }
-        for key in doubtful.keys {
-            let path = APIPath.key(key.utf8)
-            let leader = try await HTTP.get(path, from: shard.leader)
-            for follower in shard.followers {
-                let copy = try await HTTP.get(path, from: follower)
-                #expect(
-                    copy.status == leader.status && copy.bytes == leader.bytes && copy.version == leader.version
-                        || copy.status == 404 && leader.status == 404,
-                    "\(comment): \(key) differs at \(follower)", sourceLocation: sourceLocation)
-            }
-        }
     }
 }

@@ -11,7 +11,10 @@ import Wire
 /// A cluster of real processes on addresses and in a directory of its own.
 final class TestCluster: Sendable {
     let directory: String
+    /// As the topology names them: where a node has a proxy, the proxy's.
     let nodes: [NodeAddress]
+    /// Where they listen themselves.
+    let listens: [NodeAddress]
     let router: NodeAddress
     let replicator: NodeAddress
     private let state: Mutex<State>
@@ -22,14 +25,18 @@ final class TestCluster: Sendable {
         var processes: [String: ChildProcess] = [:]
         /// Everything that was ever started, for the report of a failure.
         var names: [String] = []
+        /// By node.
+        var proxies: [Int: NetworkProxy] = [:]
     }
 
     private init(layout: Layout, directory: String) throws {
         self.directory = directory
-        let addresses = try Loopback.freeAddresses(layout.nodeCount + 2)
-        nodes = Array(addresses.dropLast(2))
-        router = addresses[addresses.count - 2]
-        replicator = addresses[addresses.count - 1]
+        var addresses = try Loopback.freeAddresses(layout.nodeCount * 2 + 2)
+        router = addresses.removeLast()
+        replicator = addresses.removeLast()
+        let nodes = Array(addresses.prefix(layout.nodeCount))
+        self.nodes = nodes
+        listens = nodes.indices.map { layout.proxied ? addresses[layout.nodeCount + $0] : nodes[$0] }
         state = Mutex(State(layout: layout, topology: try TestCluster.topology(of: layout, nodes: nodes)))
         try write(layout, to: "sharding.toml")
     }
@@ -39,6 +46,7 @@ final class TestCluster: Sendable {
         try await withDirectory { directory in
             let cluster = try TestCluster(layout: layout, directory: directory)
             let failures = Failures.count
+            if layout.proxied { try await cluster.startProxies() }
             do {
                 try await body(cluster)
             } catch {
@@ -95,6 +103,11 @@ final class TestCluster: Sendable {
         try ShardingFile(toml: layout.toml(nodes: nodes)).topology()
     }
 
+    /// Makes `topology` the cluster's where it is newer.
+    func adopt(_ topology: Topology) {
+        state.withLock { if topology.epoch > $0.topology.epoch { $0.topology = topology } }
+    }
+
     func shard(of key: [UInt8]) -> ShardTopology { topology.shard(of: HashSlot(key: key)) }
     func leader(of key: [UInt8]) -> NodeAddress { shard(of: key).leader }
 
@@ -120,24 +133,26 @@ final class TestCluster: Sendable {
     }
 
     func nodeArguments(_ node: Int, config: String? = nil) -> [String] {
-        [
-            "--config", config ?? configPath, "--listen", "\(nodes[node])", "--data-dir", dataDirectory(node),
-            "--threads", "2",
-        ]
+        ["--config", config ?? configPath] + listenArguments(node)
+    }
+
+    func listenArguments(_ node: Int) -> [String] {
+        ["--listen", "\(listens[node])", "--data-dir", dataDirectory(node), "--threads", "2"]
+            + (listens[node] == nodes[node] ? [] : ["--advertise", "\(nodes[node])"])
     }
 
     func startNode(_ node: Int, config: String? = nil) async throws {
         let process = try await launch(
             TestCluster.nodeName(node), .storageNode, nodeArguments(node, config: config))
-        try await waitUntilReady(nodes[node], process)
+        try await waitUntilReady(listens[node], process)
     }
 
     func startNodes() async throws {
         var processes: [ChildProcess] = []
-        for node in nodes.indices {
+        for node in 0..<(nodes.count - layout.spareNodes) {
             processes.append(try await launch(TestCluster.nodeName(node), .storageNode, nodeArguments(node)))
         }
-        for (process, address) in zip(processes, nodes) { try await waitUntilReady(address, process) }
+        for (process, address) in zip(processes, listens) { try await waitUntilReady(address, process) }
     }
 
     func startRouter(_ name: String = "router", at address: NodeAddress? = nil, config: String? = nil) async throws {
@@ -171,7 +186,40 @@ final class TestCluster: Sendable {
         for process in processes {
             do { try await process.waitForExit() } catch { print("\(process.name) does not end: \(error)") }
         }
+        for proxy in state.withLock({ Array($0.proxies.values) }) { await proxy.stop() }
     }
+
+    // MARK: Network
+
+    private func startProxies() async throws {
+        for (index, (address, target)) in zip(nodes, listens).enumerated() {
+            let proxy = try await NetworkProxy.start(at: address, to: target) { [weak self] source, destination in
+                let pids = self?.state.withLock { $0.processes.compactMapValues(\.pid) } ?? [:]
+                return PeerLookup.name(from: source, to: destination, among: pids)
+            }
+            state.withLock { $0.proxies[index] = proxy }
+        }
+    }
+
+    /// What stands before node `node` in a cluster whose layout is proxied.
+    func proxy(_ node: Int) throws -> NetworkProxy { try #require(state.withLock { $0.proxies[node] }) }
+
+    /// Cuts node `node` off: nothing of the cluster reaches it and it reaches no other node. The test still does.
+    func isolate(_ node: Int, _ fault: NetworkProxy.Fault = .drop) async throws {
+        for other in nodes.indices where other != node {
+            try await proxy(other).set(fault, from: TestCluster.nodeName(node))
+        }
+        try await proxy(node).set(fault)
+    }
+
+    func healNetwork() async throws {
+        for node in nodes.indices { try await proxy(node).heal() }
+    }
+
+    /// The address at which the test reaches a node round its proxy.
+    func direct(_ node: NodeAddress) -> NodeAddress { nodes.firstIndex(of: node).map { listens[$0] } ?? node }
+
+    func index(of node: NodeAddress) throws -> Int { try #require(nodes.firstIndex(of: node)) }
 
     private func printLogs() {
         let names = state.withLock { $0.names }
