@@ -26,6 +26,9 @@ public struct KVError: Error, Sendable {
         public static let versionUnknown = Code("version-unknown")
         /// The write is on the leader, and not in time on as many replicas as asked for.
         public static let ackTimeout = Code("ack-timeout")
+        public static let unknownSnapshot = Code("unknown-snapshot")
+        public static let snapshotBusy = Code("snapshot-busy")
+        public static let snapshotMismatch = Code("snapshot-mismatch")
         public static let cancelled = Code("cancelled")
         public static let internalError = Code("internal-error")
     }

@@ -79,7 +79,10 @@ public final class Database: Sendable {
                 shared: shared, compression: compression, infoLog: infoLog)
             defer { rocksdb_options_destroy(rocksOptions) }
             var failure: UnsafeMutablePointer<CChar>?
-            let database = rocksdb_open(rocksOptions, path, &failure)
+            let database =
+                options.isReadOnly
+                ? rocksdb_open_for_read_only(rocksOptions, path, 0, &failure)
+                : rocksdb_open(rocksOptions, path, &failure)
             let status = RocksDBStatus(taking: failure)
             if let database, status == nil { return ForeignHandle(pointer: database) }
             lastStatus = status

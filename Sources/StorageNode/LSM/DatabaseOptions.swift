@@ -22,6 +22,9 @@ public struct DatabaseOptions: Sendable {
     public var memtableBytesEach: Int?
     /// Refuse to open where there is no database yet.
     public var mustExist = false
+    /// Opens without a lock and writes nothing, not even what the log is replayed into: for checkpoints. Writing to it
+    /// throws.
+    public var isReadOnly = false
 
     public init() {}
 

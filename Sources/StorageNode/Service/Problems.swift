@@ -25,6 +25,9 @@ extension Problem {
             case .logMismatch: .logMismatch
             case .logTruncated: .logTruncated
             case .diverged: .diverged
+            case .unknownSnapshot: .unknownSnapshot
+            case .snapshotBusy: .snapshotBusy
+            case .snapshotMismatch: .snapshotMismatch
             default: .internalError
             }
         self.init(kind, error.description)

@@ -1,4 +1,5 @@
 public import Core
+import LSM
 
 /// The part a replica plays, with the topology's term for its shard.
 public enum ShardRole: Sendable, Hashable {
@@ -58,10 +59,23 @@ public struct ShardConfiguration: Sendable {
     /// The longest time that ``ShardReplica/hold(milliseconds:)`` holds writes back.
     public var holdMillisecondsMax: UInt64 = 5_000
 
+    /// Where writes are saved that a rebuilt replica had and its shard's history has not; created where needed.
+    public var divergedDirectory: String
+
+    /// - Parameter directory: `DATA/shards/NAME`; diverged writes then go to `DATA/diverged`.
     public init(name: String, cluster: String, directory: String) {
         self.name = name
         self.cluster = cluster
         self.directory = directory
+        divergedDirectory = Files.parent(of: Files.parent(of: directory)) + "/diverged"
+    }
+
+    var databaseOptions: DatabaseOptions {
+        var options = DatabaseOptions()
+        options.logRetentionBytes = logRetentionBytes
+        options.memtableBytesEach = memtableBytesEach
+        options.logRecovery = durability == .always ? .tornTail : .pointInTime
+        return options
     }
 }
 

@@ -18,6 +18,13 @@ public final class ShardReplica: Sendable {
     public let acks: ShardAcks
     /// As follower: how old this replica is.
     public let freshness: ShardFreshness
+    /// What this replica gives to others while it leads.
+    let snapshots: SnapshotSource
+    /// The snapshot that this replica is receiving to be rebuilt from.
+    public let received: SnapshotReceiver
+    let shared: SharedResources
+    let clock: ShardClock
+    let logger: Logger
     private let commits: CommitLog
     private let inbox: WriterInbox
     let writer: ShardWriter
@@ -43,18 +50,17 @@ public final class ShardReplica: Sendable {
     ) throws(KVError) -> ShardReplica {
         try ShardIdentity.claim(
             directory: configuration.directory, shard: configuration.name, cluster: configuration.cluster)
-        var options = DatabaseOptions()
-        options.logRetentionBytes = configuration.logRetentionBytes
-        options.memtableBytesEach = configuration.memtableBytesEach
-        options.logRecovery = configuration.durability == .always ? .tornTail : .pointInTime
-        let database = try Database(path: configuration.directory + "/db", shared: shared, options: options)
+        try SnapshotFolder(directory: configuration.directory).settle()
+        let database = try Database(
+            path: configuration.directory + "/db", shared: shared, options: configuration.databaseOptions)
         return try ShardReplica(
-            configuration, role: role, database: database, sink: sink(database), clock: clock, logger: logger)
+            configuration, role: role, database: database, sink: sink(database), shared: shared, clock: clock,
+            logger: logger)
     }
 
     private init(
         _ configuration: ShardConfiguration, role: ShardRole, database: Database, sink: any WriteSink,
-        clock: ShardClock, logger: Logger
+        shared: SharedResources, clock: ShardClock, logger: Logger
     ) throws(KVError) {
         let position = try ShardReplica.position(in: database, shard: configuration.name)
         let promises = PromiseFile(directory: configuration.directory)
@@ -65,6 +71,12 @@ public final class ShardReplica: Sendable {
         log = ShardLog(commits: commits, database: database, cursorsMax: configuration.logCursorsMax)
         acks = ShardAcks(waitersMax: configuration.ackWaitersMax, clock: clock)
         freshness = ShardFreshness(clock: clock)
+        self.shared = shared
+        self.clock = clock
+        self.logger = logger
+        snapshots = try SnapshotSource(
+            configuration, database: database, log: log, shared: shared, clock: clock, logger: logger)
+        received = try SnapshotReceiver(configuration, shared: shared, clock: clock)
         inbox = WriterInbox(
             shard: configuration.name, bytesMax: configuration.inboxBytesMax,
             operationsMax: configuration.inboxOperationsMax)
@@ -193,10 +205,19 @@ public final class ShardReplica: Sendable {
     ///
     /// Throws `KVError` where the last fsync or the close failed.
     public func close() async throws(KVError) {
+        try await close { () throws(KVError) in }
+    }
+
+    /// As ``close()``, and then runs `last` on the writer's thread, which may block.
+    func close<Value: Sendable>(
+        then last: @escaping @Sendable () throws(KVError) -> Value
+    ) async throws(KVError) -> Value {
         inbox.refuse(KVError(.unavailable, "the shard \(configuration.name) is closed"))
-        try await writer.finish { [log, database] () throws(KVError) in
+        return try await writer.finish { [log, database, snapshots] () throws(KVError) in
             log.close()
+            snapshots.close()
             try database.close()
+            return try last()
         }
     }
 }

@@ -50,11 +50,11 @@ actor ShardWriter {
     func release(_ hold: WriteHold) { core.end(hold) }
 
     /// Answers what is in the inbox, makes everything durable and runs `last` on the writer's thread.
-    func finish(_ last: @Sendable () throws(KVError) -> Void) throws(KVError) {
+    func finish<Value: Sendable>(_ last: @Sendable () throws(KVError) -> Value) throws(KVError) -> Value {
         isFinished = true
         core.endHold()
         while core.drain() == 0 {}
         try core.syncForClose()
-        try last()
+        return try last()
     }
 }

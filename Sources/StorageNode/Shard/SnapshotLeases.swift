@@ -1,0 +1,87 @@
+import Core
+
+/// Who uses which checkpoint of a leader, and when one goes: with its last user, or when nobody asked for it for a
+/// while. Pure; the caller makes and removes the checkpoints.
+struct SnapshotLeases: Sendable {
+    struct Lease: Sendable, Hashable {
+        let id: String
+        /// What the checkpoint holds.
+        let position: LogPosition
+        fileprivate(set) var users: Int
+        fileprivate(set) var lastUsedMilliseconds: UInt64
+    }
+
+    enum Opening: Sendable, Hashable {
+        /// This one serves another user as well; it is counted.
+        case share(id: String)
+        /// None fits: make one, then call ``add(id:position:now:)`` or ``giveUp()``.
+        case make
+    }
+
+    static let idleMillisecondsMax: UInt64 = 60_000
+    /// One that is behind the log, still being read, and one that is new.
+    static let snapshotsMax = 2
+
+    private(set) var leases: [Lease] = []
+    private var isMaking = false
+
+    /// - Parameter logFirstLsn: the oldest lsn in the log; nil where there is no log.
+    ///
+    /// Throws `KVError(.overloaded)` while another is being made, and where there are too many.
+    mutating func open(logFirstLsn: UInt64?, committed: LogPosition, now: UInt64) throws(KVError) -> Opening {
+        // One that the log does not reach back to would lead to the next snapshot and never to the log.
+        let first = logFirstLsn ?? committed.lsn + 1
+        if let index = leases.lastIndex(where: { first <= $0.position.lsn + 1 }) {
+            leases[index].users += 1
+            leases[index].lastUsedMilliseconds = now
+            return .share(id: leases[index].id)
+        }
+        guard !isMaking else {
+            throw KVError(.overloaded, "a snapshot is being made; ask again in a moment")
+        }
+        guard leases.count < SnapshotLeases.snapshotsMax else {
+            throw KVError(
+                .overloaded,
+                "\(leases.count) snapshots are in use that the log no longer reaches back to; ask again in a minute")
+        }
+        isMaking = true
+        return .make
+    }
+
+    mutating func add(id: String, position: LogPosition, now: UInt64) {
+        isMaking = false
+        leases.append(Lease(id: id, position: position, users: 1, lastUsedMilliseconds: now))
+    }
+
+    /// It could not be made.
+    mutating func giveUp() { isMaking = false }
+
+    /// Notes that it is read; false where there is no such checkpoint.
+    mutating func touch(id: String, now: UInt64) -> Bool {
+        guard let index = leases.firstIndex(where: { $0.id == id }) else { return false }
+        leases[index].lastUsedMilliseconds = now
+        return true
+    }
+
+    /// One user less; true where that was the last, so that the checkpoint goes. Nil where there is no such one.
+    mutating func release(id: String) -> Bool? {
+        guard let index = leases.firstIndex(where: { $0.id == id }) else { return nil }
+        leases[index].users -= 1
+        guard leases[index].users <= 0 else { return false }
+        leases.remove(at: index)
+        return true
+    }
+
+    /// Those nobody used for ``idleMillisecondsMax``: they go, whoever still counts on them.
+    mutating func expire(now: UInt64) -> [String] {
+        let idle = leases.filter { now >= $0.lastUsedMilliseconds + SnapshotLeases.idleMillisecondsMax }.map(\.id)
+        leases.removeAll { idle.contains($0.id) }
+        return idle
+    }
+
+    /// All of them, to be removed.
+    mutating func removeAll() -> [String] {
+        defer { leases = [] }
+        return leases.map(\.id)
+    }
+}

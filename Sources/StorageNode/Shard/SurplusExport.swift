@@ -1,0 +1,141 @@
+import Core
+import LSM
+import Logging
+import NIOCore
+import Wire
+
+/// Saves what a replica has and its shard's history has not, before the replica is rebuilt. Blocks.
+struct SurplusExport {
+    let database: Database
+    let files: DivergedFiles
+    let shard: String
+    let wallMilliseconds: UInt64
+    let logger: Logger
+
+    /// Saves the batches at `lsns`, the end of the replica's history, to a file that is durable on return.
+    /// - Parameter common: the last batch that is not surplus.
+    ///
+    /// Throws `KVError` where not everything that is here could be saved: then nothing may be removed.
+    func save(_ lsns: ClosedRange<UInt64>, after common: TermHistory.Common) throws(KVError) -> DivergedWrites {
+        do throws(KVError) {
+            var file = try files.begin(shard: shard, lsns: lsns, wallMilliseconds: wallMilliseconds)
+            let isComplete = try copy(lsns, after: common, to: &file)
+            return try file.finish(isComplete: isComplete)
+        } catch {
+            guard error.code == .corrupted || error.code == .logMismatch else { throw error }
+            // What cannot be read in the log is in the tables still, where it was not overwritten.
+            logger.error("cannot read the log, saving what the tables hold: \(error)", metadata: ["shard": "\(shard)"])
+            var file = try files.begin(shard: shard, lsns: lsns, wallMilliseconds: wallMilliseconds)
+            try scan(above: common.version, below: nil, to: &file)
+            return try file.finish(isComplete: false)
+        }
+    }
+
+    /// The log from the first surplus batch on; where it begins later, first what the tables still hold of the batches
+    /// it lost. Returns whether it had all of them.
+    private func copy(
+        _ lsns: ClosedRange<UInt64>, after common: TermHistory.Common, to file: inout DivergedFile
+    ) throws(KVError) -> Bool {
+        let cursor = LogCursor(database, sequence: 1)
+        while let record = try cursor.load(framesFrom: lsns.lowerBound), record.last < lsns.lowerBound {}
+        guard let first = try cursor.peek() else {
+            try scan(above: common.version, below: nil, to: &file)
+            return false
+        }
+        let isComplete = first.position.lsn == lsns.lowerBound
+        if !isComplete {
+            let operations = try LoggedOperation.all(in: first.frame, at: first.position)
+            try scan(above: common.version, below: operations.first?.version ?? first.position.version, to: &file)
+        }
+        var expected = first.position.lsn
+        while let batch = try cursor.peek(), batch.position.lsn <= lsns.upperBound {
+            guard batch.position.lsn == expected else {
+                throw KVError(.logMismatch, "lsn \(batch.position.lsn) follows lsn \(expected - 1) in the log")
+            }
+            for operation in try LoggedOperation.all(in: batch.frame, at: batch.position) {
+                try file.add(operation)
+            }
+            expected += 1
+            cursor.advance()
+        }
+        guard expected == lsns.upperBound + 1 else {
+            throw KVError(.logMismatch, "the log ends at lsn \(expected - 1), the database at lsn \(lsns.upperBound)")
+        }
+        return isComplete
+    }
+
+    /// The records of a range of versions: of every key its newest write, and nothing of those that were removed.
+    /// - Parameter end: the first version that is left out; nil for none.
+    private func scan(above start: Version, below end: Version?, to file: inout DivergedFile) throws(KVError) {
+        var failure: KVError?
+        try database.forEachUserRecord { key, version, value in
+            guard version > start, end.map({ version < $0 }) ?? true else { return true }
+            do throws(KVError) {
+                try file.put(key: key, version: version, value: value)
+                return true
+            } catch {
+                failure = error
+                return false
+            }
+        }
+        if let failure { throw failure }
+    }
+}
+
+/// One write of a client, as the log holds it.
+struct LoggedOperation {
+    var key: ByteBuffer
+    /// Nil for a removal.
+    var value: ByteBuffer?
+    var version: Version
+
+    /// The writes of a log batch, in their order. Versions rise by one within a batch and end with the batch's own, which
+    /// is how a removal, that has no record to keep it in, gets its version.
+    static func all(in frame: ByteBuffer, at position: LogPosition) throws(KVError) -> [LoggedOperation] {
+        let read = frame.withUnsafeReadableBytes { bytes in
+            Result { () throws(KVError) -> [LoggedOperation] in
+                try LoggedOperation.read(UnsafeRawBufferPointer(rebasing: bytes[LogFrame.headerBytes...]))
+            }
+        }
+        var writes = try read.get()
+        let last = position.version.rawValue
+        for index in writes.indices where writes[index].value == nil {
+            writes[index].version = Version(rawValue: last - min(UInt64(writes.count - 1 - index), last))
+        }
+        return writes
+    }
+
+    private static func read(_ batch: UnsafeRawBufferPointer) throws(KVError) -> [LoggedOperation] {
+        var reader = try WriteBatchReader(batch)
+        var operations: [LoggedOperation] = []
+        while let record = try reader.next() {
+            guard record.key[0] == KeySpace.user else { continue }
+            let key = ByteBuffer(bytes: record.key.dropFirst())
+            guard let bytes = record.value else {
+                operations.append(LoggedOperation(key: key, value: nil, version: .zero))
+                continue
+            }
+            guard let stored = StoredValue(decoding: bytes) else {
+                throw KVError(.corrupted, "the log holds a record that is no stored value of this version")
+            }
+            operations.append(
+                LoggedOperation(key: key, value: ByteBuffer(bytes: stored.bytes), version: stored.version))
+        }
+        return operations
+    }
+}
+
+extension DivergedFile {
+    mutating func add(_ operation: LoggedOperation) throws(KVError) {
+        let result = operation.key.withUnsafeReadableBytes { key in
+            Result { () throws(KVError) in
+                guard let value = operation.value else { return try delete(key: key, version: operation.version) }
+                let result = value.withUnsafeReadableBytes { value in
+                    Result { () throws(KVError) in try put(key: key, version: operation.version, value: value) }
+                }
+                try result.get()
+            }
+        }
+        try result.get()
+    }
+}
