@@ -13,6 +13,7 @@ final class ProxiedRequest {
     private var request: NodeRequest
     private let slot: HashSlot
     private let isRead: Bool
+    private let goesToLeader: Bool
     private let deadline: NIODeadline
     private let proxy: Proxy
     private let router: RouterHandler
@@ -22,12 +23,13 @@ final class ProxiedRequest {
     private var redirects = 0
 
     init(
-        _ request: NodeRequest, slot: HashSlot, isRead: Bool, deadline: NIODeadline, proxy: Proxy,
+        _ request: NodeRequest, slot: HashSlot, _ demands: Proxy.Demands, deadline: NIODeadline, proxy: Proxy,
         router: RouterHandler, exchange: HTTPExchange
     ) {
         self.request = request
         self.slot = slot
-        self.isRead = isRead
+        self.isRead = demands.isRead
+        self.goesToLeader = demands.goesToLeader
         self.deadline = deadline
         self.proxy = proxy
         self.router = router
@@ -37,7 +39,7 @@ final class ProxiedRequest {
     func start() {
         do throws(Problem) {
             let shard = router.table.topology.position(of: slot)
-            let node = try isRead ? router.reader(of: shard) : router.leader(of: shard)
+            let node = try goesToLeader ? router.leader(of: shard) : router.reader(of: shard)
             send(to: router.table.nodes[node])
         } catch {
             finish(error)
@@ -58,7 +60,7 @@ final class ProxiedRequest {
 
     /// A read leaves half of the time that is left to the replicas that it could still ask.
     private var attemptDeadline: NIODeadline {
-        guard isRead, nextReader(besides: 1) != nil else { return deadline }
+        guard !goesToLeader, nextReader(besides: 1) != nil else { return deadline }
         let now = exchange.eventLoop.now
         return now < deadline ? now + .nanoseconds((deadline - now).nanoseconds / 2) : deadline
     }
@@ -132,9 +134,9 @@ final class ProxiedRequest {
         case .overloaded where isRead: break
         default: return nil
         }
-        if isRead { return nextReader(besides: 0) }
-        // Not sent, so nothing can be applied twice; worth it only where another node leads by now.
-        guard failure.delivery == .notSent else { return nil }
+        if !goesToLeader { return nextReader(besides: 0) }
+        // Nothing can be applied twice; worth it only where another node leads by now.
+        guard isRead || failure.delivery == .notSent else { return nil }
         let table = router.table
         guard let leader = table.shards[table.topology.position(of: slot)].leader else { return nil }
         let address = table.nodes[leader]

@@ -32,9 +32,19 @@ final class Proxy {
         self.timeout = timeout
     }
 
+    /// What a request asks for, as far as its way depends on it.
+    struct Demands {
+        /// It may be sent again.
+        var isRead: Bool
+        /// No other replica will do.
+        var goesToLeader: Bool
+        /// How long the node was told to wait for followers.
+        var waitsForMilliseconds: UInt64
+    }
+
     /// - Parameter target: path and query as the node is to see them.
     func start(
-        _ request: HTTPRequest, target: String, slot: HashSlot, isRead: Bool, for router: RouterHandler,
+        _ request: HTTPRequest, target: String, slot: HashSlot, _ demands: Demands, for router: RouterHandler,
         _ exchange: HTTPExchange
     ) {
         guard inFlight < inFlightMax else {
@@ -49,8 +59,9 @@ final class Proxy {
         let body = request.body.readableBytes > 0 ? request.body : nil
         let forwarded = NodeRequest(
             method: request.method, target: target, headers: Proxy.forwarded(request.headers), body: body)
+        let waits = TimeAmount.milliseconds(Int64(demands.waitsForMilliseconds))
         ProxiedRequest(
-            forwarded, slot: slot, isRead: isRead, deadline: exchange.eventLoop.now + timeout, proxy: self,
+            forwarded, slot: slot, demands, deadline: exchange.eventLoop.now + timeout + waits, proxy: self,
             router: router, exchange: exchange
         ).start()
     }

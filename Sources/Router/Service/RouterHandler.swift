@@ -85,8 +85,8 @@ final class RouterHandler: HTTPHandler {
         switch step {
         case .answered: break
         case .resource: exchange.respond(resources.response(to: request, table: table))
-        case .proxy(let slot, let target, let isRead):
-            proxy.start(request, target: target, slot: slot, isRead: isRead, for: self, exchange)
+        case .proxy(let slot, let target, let demands):
+            proxy.start(request, target: target, slot: slot, demands, for: self, exchange)
         case .wrongMethod:
             metrics.refused.increment()
             exchange.respond(
@@ -100,7 +100,7 @@ final class RouterHandler: HTTPHandler {
         case answered
         case resource
         case wrongMethod
-        case proxy(slot: HashSlot, target: String, isRead: Bool)
+        case proxy(slot: HashSlot, target: String, Proxy.Demands)
     }
 
     private func route(
@@ -114,14 +114,19 @@ final class RouterHandler: HTTPHandler {
         }
         let slot = try place.withKey(in: target) { HashSlot(key: $0) }
         let query = try RoutedQuery(place.query, in: target)
+        if place.query != nil { try query.guarantees.check(isRead: isRead) }
+        let goesToLeader = !isRead || query.guarantees.consistency == .leader
         if query.proxy ?? proxiesByDefault {
             var forwarded = ByteBuffer()
             query.write(place, of: target, hops: query.hops > 0 ? query.hops : nil, into: &forwarded)
-            return .proxy(slot: slot, target: String(buffer: forwarded), isRead: isRead)
+            let demands = Proxy.Demands(
+                isRead: isRead, goesToLeader: goesToLeader,
+                waitsForMilliseconds: query.guarantees.timeoutMilliseconds ?? 0)
+            return .proxy(slot: slot, target: String(buffer: forwarded), demands)
         }
         let shard = table.topology.position(of: slot)
         let table = table
-        let node = try isRead ? reader(of: shard) : leader(of: shard)
+        let node = try goesToLeader ? leader(of: shard) : reader(of: shard)
         redirects.increment()
         query.redirect(exchange, .temporary, fields: table.redirectFields[node], place, of: target)
         return .answered

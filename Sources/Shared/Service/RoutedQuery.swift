@@ -3,18 +3,22 @@ public import HTTPServer
 public import NIOCore
 public import Wire
 
-/// What routing reads from the query of a request about a key: how often the request was redirected (`hops`) and
-/// whether a router is to proxy it (`proxy`). All else is for the node that serves the key, and passed on as it is.
+/// What routing reads from the query of a request about a key: how often the request was redirected (`hops`), whether
+/// a router is to proxy it (`proxy`), and what it demands (``Guarantees``). All else is for the node that serves the
+/// key. Only `hops` and `proxy` are not passed on as they are.
 ///
 /// Works on ranges of the target's bytes, so that a redirect builds no string.
 public struct RoutedQuery {
     /// The names that are read here.
-    public static let parameterNames = [redirectHopsParameter, "proxy"]
+    public static let parameterNames =
+        [redirectHopsParameter, "proxy"] + Guarantees.readParameterNames + Guarantees.writeParameterNames
 
     /// 0 where the query does not say.
     public private(set) var hops = 0
     /// nil where the query does not say.
     public private(set) var proxy: Bool?
+    /// As far as their names are written plainly: a node that serves the key decodes them, and refuses.
+    public private(set) var guarantees = Guarantees()
     private var namesRouterParameters = false
 
     private static let hopsName = Array(redirectHopsParameter.utf8)
@@ -36,6 +40,8 @@ public struct RoutedQuery {
             } else if let value = RoutedQuery.value(of: RoutedQuery.proxyName, in: part) {
                 proxy = try RoutedQuery.flag(value)
                 namesRouterParameters = true
+            } else {
+                try readGuarantee(part)
             }
         }
         guard hops < Limits.redirectsMax else {
@@ -129,6 +135,15 @@ public struct RoutedQuery {
         let rest = part.dropFirst(name.count)
         if rest.isEmpty { return rest }
         return rest.first == UInt8(ascii: "=") ? rest.dropFirst() : nil
+    }
+
+    private mutating func readGuarantee(_ part: Part) throws(Problem) {
+        let name = part.prefix { $0 != UInt8(ascii: "=") }
+        guard let name = Guarantees.names(name) else { return }
+        guard let value = PercentCoding.decode(part.dropFirst(name.utf8.count + 1), plusIsSpace: true) else {
+            throw Problem(.badRequest, "A \"%\" in the query is not followed by two hex digits.")
+        }
+        try guarantees.take(name, String(decoding: value, as: UTF8.self))
     }
 
     private static func number(_ value: Part) throws(Problem) -> Int {

@@ -1,3 +1,4 @@
+import Configuration
 import Core
 import HTTPServer
 import LSM
@@ -44,44 +45,53 @@ final class KeyHandler {
         gatherers = view.replicas.map { replica in
             guard let replica else { return nil }
             return kept.first { $0?.replica === replica }
-                ?? WriteGatherer(replica: replica, eventLoop: eventLoop, metrics: node.metrics)
+                ?? WriteGatherer(replica: replica, eventLoop: eventLoop, metrics: node.metrics) { [weak self] write in
+                    self?.redirectToLeader(write)
+                }
         }
+    }
+
+    /// A request for a key, on its way through the methods below.
+    private struct Request {
+        var request: HTTPRequest
+        var target: KeyTarget
+        /// Of the request's target; `target` was made from them.
+        var bytes: UnsafeRawBufferPointer
+        var query: RoutedQuery
+        var guarantees = Guarantees()
+        var exchange: HTTPExchange
+        /// False where a read has waited for its version already.
+        var mayWait: Bool
     }
 
     /// - Parameter bytes: of the request's target; `target` was made from them.
     func handle(
-        _ request: HTTPRequest, _ target: KeyTarget, _ bytes: UnsafeRawBufferPointer, _ exchange: HTTPExchange
+        _ request: HTTPRequest, _ target: KeyTarget, _ bytes: UnsafeRawBufferPointer, _ exchange: HTTPExchange,
+        mayWait: Bool = true
     ) throws(Problem) {
         let query = try RoutedQuery(target.query, in: bytes)
-        if target.query != nil { try QueryParameters(request.query).allowOnly(RoutedQuery.parameterNames) }
+        var asked = Request(
+            request: request, target: target, bytes: bytes, query: query, exchange: exchange, mayWait: mayWait)
+        if target.query != nil {
+            let parameters = try QueryParameters(request.query)
+            try parameters.allowOnly(RoutedQuery.parameterNames)
+            asked.guarantees = try Guarantees(parameters)
+            try asked.guarantees.check(isRead: request.method.isRead)
+        }
         let problem = try target.withKey(in: bytes) { key -> Problem? in
             let position = view.topology.position(of: HashSlot(key: key))
-            guard let replica = view.replicas[position] else {
-                if view.absences[position] != nil {
-                    return redirectWhileAbsent(position, query, target, bytes, exchange)
-                }
-                node.metrics.redirects.increment()
-                query.redirect(
-                    exchange, .permanent, fields: ownerFields(position, isRead: request.method.isRead), target,
-                    of: bytes)
-                return nil
-            }
+            guard let replica = view.replicas[position] else { return redirectElsewhere(position, asked) }
             switch request.method {
             case .GET, .HEAD:
-                read(key, replica, request, exchange)
+                return read(key, position, replica, asked)
             case .PUT, .DELETE:
-                guard view.leads[position] else {
-                    node.metrics.redirects.increment()
-                    query.redirect(
-                        exchange, .temporary, fields: view.redirectFields[position][0], target, of: bytes)
-                    return nil
-                }
-                return write(key, position, request, exchange)
+                guard view.leads[position] else { return redirectToLeader(position, asked) }
+                return write(key, position, asked)
             default:
                 exchange.respond(
                     HTTPResponse(methodNotAllowed: request.method.rawValue, allowed: KeyHandler.allowedMethods))
+                return nil
             }
-            return nil
         }
         if let problem { throw problem }
     }
@@ -96,61 +106,161 @@ final class KeyHandler {
         }
     }
 
+    // MARK: Redirecting
+
     /// Where a shard that is not here is served: writes at its leader, reads at its replicas in turn.
-    private func ownerFields(_ position: Int, isRead: Bool) -> [UInt8] {
+    private func ownerFields(_ position: Int, _ asked: Request) -> [UInt8] {
         let fields = view.redirectFields[position]
-        guard isRead else { return fields[0] }
+        guard asked.request.method.isRead, asked.guarantees.consistency != .leader else { return fields[0] }
         nextReplica &+= 1
         return fields[nextReplica % fields.count]
     }
 
-    /// The replica belongs here but is not served now: its leader serves the key.
-    private func redirectWhileAbsent(
-        _ position: Int, _ query: RoutedQuery, _ target: KeyTarget, _ bytes: UnsafeRawBufferPointer,
-        _ exchange: HTTPExchange
-    ) -> Problem? {
-        let shard = view.topology.shards[position].name
+    /// No replica of the shard is served here.
+    private func redirectElsewhere(_ position: Int, _ asked: Request) -> Problem? {
+        // It belongs here but is not served now: its leader serves the key.
+        if view.absences[position] != nil { return redirectToLeader(position, asked) }
+        node.metrics.redirects.increment()
+        asked.query.redirect(
+            asked.exchange, .permanent, fields: ownerFields(position, asked), asked.target, of: asked.bytes)
+        return nil
+    }
+
+    private func redirectToLeader(_ position: Int, _ asked: Request) -> Problem? {
         guard !view.leads[position] else {
-            return Problem(.unavailable, "This node leads \(shard) and cannot serve it now: see /readyz.")
+            let shard = view.topology.shards[position].name
+            if view.replicas[position] == nil {
+                return Problem(.unavailable, "This node leads \(shard) and cannot serve it now: see /readyz.")
+            }
+            return Problem(.unavailable, "The leadership of \(shard) is changing: try again.")
         }
         node.metrics.redirects.increment()
-        query.redirect(exchange, .temporary, fields: view.redirectFields[position][0], target, of: bytes)
+        asked.query.redirect(
+            asked.exchange, .temporary, fields: view.redirectFields[position][0], asked.target, of: asked.bytes)
         return nil
+    }
+
+    /// A write that was not made, because the leadership has moved since it came in.
+    private func redirectToLeader(_ write: GatheredWrite) {
+        let request = HTTPRequest(method: .PUT, target: write.target)
+        let problem = request.withTargetBytes { bytes -> Problem? in
+            guard let target = KeyTarget(bytes) else { return Problem(.internalError, "The target names no key.") }
+            do throws(Problem) {
+                let query = try RoutedQuery(target.query, in: bytes)
+                let asked = Request(
+                    request: request, target: target, bytes: bytes, query: query, exchange: write.exchange,
+                    mayWait: false)
+                let position = try target.withKey(in: bytes) { view.topology.position(of: HashSlot(key: $0)) }
+                return redirectToLeader(position, asked)
+            } catch {
+                return error
+            }
+        }
+        if let problem { write.exchange.respond(HTTPResponse(problem: problem)) }
     }
 
     // MARK: Reading
 
     private func read(
-        _ key: UnsafeRawBufferPointer, _ replica: ShardReplica, _ request: HTTPRequest, _ exchange: HTTPExchange
-    ) {
+        _ key: UnsafeRawBufferPointer, _ position: Int, _ replica: ShardReplica, _ asked: Request
+    ) -> Problem? {
+        let leads = view.leads[position]
+        let lag = leads ? nil : replica.freshness.lagMilliseconds
+        do throws(Problem) {
+            let fields = try ReadFields(asked.request.headers)
+            let decision = ReadDecision(
+                asked.guarantees, minVersion: fields.minVersion,
+                at: ReadDecision.Situation(
+                    leads: leads, isLeader: replica.role.isLeader, isJoining: replica.freshness.isJoining,
+                    lagMilliseconds: lag, mayWait: asked.mayWait),
+                newest: replica.position.version)
+            switch decision {
+            case .answer:
+                let answer = ReadAnswer(
+                    exchange: asked.exchange, condition: KeyHandler.condition(of: asked.request, fields), lag: lag)
+                lookUp(key, replica, answer)
+            case .redirectToLeader, .leaderIsChanging:
+                return redirectToLeader(position, asked)
+            case .waitForVersion(let version):
+                guard wait(for: version, replica, asked) else { return redirectToLeader(position, asked) }
+            case .refuseVersion(let version):
+                return Problem(
+                    .versionUnknown,
+                    "The leader of \(view.topology.shards[position].name) has no version \(version.hexDigits): it is of "
+                        + "another shard, or was lost in a failover; read again without \(KVHeader.minVersion).")
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    /// How long a read waits for the version it demands, before it is sent to the leader.
+    private static let versionWait = TimeAmount.milliseconds(100)
+
+    /// Handles the read again when the replica has the version, or when it has waited long enough.
+    /// - Returns: false where too many wait already.
+    private func wait(for version: Version, _ replica: ShardReplica, _ asked: Request) -> Bool {
+        let (eventLoop, request, exchange) = (eventLoop, asked.request, asked.exchange)
+        let handler = NIOLoopBound(self, eventLoop: eventLoop)
+        let timer = NIOLoopBoundBox<Scheduled<Void>?>(nil, eventLoop: eventLoop)
+        do throws(KVError) {
+            let wait = try replica.log.waitForVersion(version) { _ in
+                eventLoop.execute {
+                    timer.value?.cancel()
+                    handler.value.resume(request, exchange)
+                }
+            }
+            switch wait {
+            case .ready: eventLoop.execute { handler.value.resume(request, exchange) }
+            case .waiting(let token):
+                timer.value = eventLoop.scheduleTask(in: KeyHandler.versionWait) {
+                    if replica.log.cancelWait(token) { handler.value.resume(request, exchange) }
+                }
+            }
+            return true
+        } catch {
+            return false
+        }
+    }
+
+    private func resume(_ request: HTTPRequest, _ exchange: HTTPExchange) {
+        request.withTargetBytes { bytes in
+            guard let target = KeyTarget(bytes) else { return }
+            do throws(Problem) {
+                try handle(request, target, bytes, exchange, mayWait: false)
+            } catch {
+                exchange.respond(HTTPResponse(problem: error))
+            }
+        }
+    }
+
+    private func lookUp(_ key: UnsafeRawBufferPointer, _ replica: ShardReplica, _ answer: ReadAnswer) {
         do throws(KVError) {
             var blocks = false
             try replica.database.read(key: key, tier: .memory) { lookup in
                 switch lookup {
                 case .value(let version, let bytes):
                     node.metrics.hits.increment()
-                    KeyHandler.answerRead(exchange, version, bytes, condition: KeyHandler.condition(of: request))
+                    answer.found(version, bytes)
                 case .missing:
                     node.metrics.misses.increment()
-                    exchange.respond(KeyHandler.missing)
+                    answer.missing()
                 case .wouldBlock:
                     blocks = true
                 }
             }
-            if blocks { readFromDisk(ByteBuffer(bytes: key), replica, request, exchange) }
+            if blocks { readFromDisk(ByteBuffer(bytes: key), replica, answer) }
         } catch {
-            exchange.respond(HTTPResponse(problem: Problem(error)))
+            answer.exchange.respond(HTTPResponse(problem: Problem(error)))
         }
     }
 
     /// The value is not in memory: a thread that may block fetches it.
-    private func readFromDisk(
-        _ key: ByteBuffer, _ replica: ShardReplica, _ request: HTTPRequest, _ exchange: HTTPExchange
-    ) {
-        let condition = KeyHandler.condition(of: request)
+    private func readFromDisk(_ key: ByteBuffer, _ replica: ShardReplica, _ answer: ReadAnswer) {
         let metrics = node.metrics
         metrics.diskReads.increment()
-        node.readers.run(on: exchange.eventLoop) {
+        node.readers.run(on: answer.exchange.eventLoop) {
             var found: (Version, ByteBuffer)?
             try replica.read(key: key, tier: .disk) { lookup in
                 if case .value(let version, let bytes) = lookup { found = (version, ByteBuffer(bytes: bytes)) }
@@ -160,54 +270,69 @@ final class KeyHandler {
             switch result {
             case .success(.some((let version, let value))):
                 metrics.hits.increment()
-                value.withUnsafeReadableBytes {
-                    KeyHandler.answerRead(exchange, version, $0, condition: condition)
-                }
+                value.withUnsafeReadableBytes { answer.found(version, $0) }
             case .success(nil):
                 metrics.misses.increment()
-                exchange.respond(KeyHandler.missing)
+                answer.missing()
             case .failure(let error):
-                exchange.respond(HTTPResponse(problem: Problem(error)))
+                answer.exchange.respond(HTTPResponse(problem: Problem(error)))
             }
         }
     }
 
     /// The `if-none-match` of a read; nil where there is none.
-    private static func condition(of request: HTTPRequest) -> String? {
-        guard request.headers.contains(name: "if-none-match") else { return nil }
+    private static func condition(of request: HTTPRequest, _ fields: ReadFields) -> String? {
+        guard fields.hasCondition else { return nil }
         return request.headers[canonicalForm: "if-none-match"].joined(separator: ",")
     }
 
-    private static func answerRead(
-        _ exchange: HTTPExchange, _ version: Version, _ value: UnsafeRawBufferPointer, condition: String?
-    ) {
-        if let condition, condition == "*" || condition.contains("\"\(version.hexDigits)\"") {
-            return exchange.respond(status: 304, contentLength: nil) { $0.writeVersionFields(version) }
-        }
-        exchange.respond(status: 200, contentLength: value.count) { buffer in
-            buffer.writeStaticString("content-type: application/octet-stream\r\n")
-            buffer.writeVersionFields(version)
-        } body: { buffer in
-            buffer.writeBytes(value)
-        }
-    }
-
-    private static let missing = HTTPResponse(
-        problem: Problem(.notFound, "No value is stored under this key on this replica."))
-
     // MARK: Writing
 
-    private func write(
-        _ key: UnsafeRawBufferPointer, _ position: Int, _ request: HTTPRequest, _ exchange: HTTPExchange
-    ) -> Problem? {
+    private func write(_ key: UnsafeRawBufferPointer, _ position: Int, _ asked: Request) -> Problem? {
+        let request = asked.request
         if let name = request.headers.first(where: { KeyHandler.isCondition($0.name) })?.name {
             return Problem(.unsupported, "Conditional writes are not supported: send it without \(name).")
+        }
+        guard let gatherer = gatherers[position] else { return nil }
+        let demand: AckDemand?
+        do throws(Problem) {
+            demand = try self.demand(of: asked.guarantees, at: position)
+            if demand != nil { try KeyHandler.reserve(gatherer.replica) }
+        } catch {
+            return error
         }
         let operation: WriteOperation =
             request.method == .PUT
             ? .put(key: ByteBuffer(bytes: key), value: request.body) : .delete(key: ByteBuffer(bytes: key))
-        gatherers[position]?.add(operation, exchange)
+        gatherer.add(
+            operation, GatheredWrite(exchange: asked.exchange, target: request.target, demand: demand))
         return nil
+    }
+
+    private static func reserve(_ replica: ShardReplica) throws(Problem) {
+        do throws(KVError) {
+            try replica.acks.reserve()
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    /// What a write waits for beyond the leader; nil for nothing.
+    private func demand(of guarantees: Guarantees, at position: Int) throws(Problem) -> AckDemand? {
+        let level = guarantees.ack ?? node.configuration.replication.defaultAck
+        guard level != .leader else { return nil }
+        let shard = view.topology.shards[position]
+        let replicas = 1 + shard.followers.count
+        guard let required = level.required(of: replicas) else {
+            let origin = guarantees.ack == nil ? "[replication] default_ack = \"\(level)\"" : "ack=\(level)"
+            throw Problem(
+                .badRequest,
+                "\(origin) asks for more replicas than there are: \(shard.name) has \(replicas), the leader counted.")
+        }
+        guard required > 1 else { return nil }
+        return AckDemand(
+            level: level,
+            timeoutMilliseconds: guarantees.timeoutMilliseconds ?? Guarantees.timeoutMillisecondsDefault)
     }
 }
 

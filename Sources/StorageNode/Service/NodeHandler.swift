@@ -47,7 +47,7 @@ final class NodeHandler: HTTPHandler {
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int {
         switch method {
         case .PUT: node.configuration.storage.valueBytesMax
-        case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.batchesBytesMax
+        case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.bodyBytesMax(target)
         // Nothing here reads the body of another request, but a small one does no harm.
         default: 65_536
         }

@@ -13,6 +13,10 @@ final class NodeMetrics: Sendable {
     let writes: Counter
     let failedWrites: Counter
     let redirects: Counter
+    /// Writes that waited for followers, and those of them that were answered without.
+    let ackWaits: Counter
+    let ackTimeouts: Counter
+    let ackWaitSeconds: Histogram
 
     /// - Parameter views: whose replicas are shown; which they are, and their roles, may change.
     init(views: NodeViews) {
@@ -28,6 +32,11 @@ final class NodeMetrics: Sendable {
             writeFamily, help: "Writes of keys, by outcome.", labels: ["outcome": "failed"])
         redirects = registry.counter(
             "distribkv_redirects_total", help: "Requests for keys sent to another node.")
+        ackWaits = registry.counter("distribkv_ack_waits_total", help: "Writes that waited for followers.")
+        ackTimeouts = registry.counter(
+            "distribkv_ack_timeouts_total", help: "Writes that were answered 504 because followers were late.")
+        ackWaitSeconds = registry.histogram(
+            "distribkv_ack_wait_seconds", help: "From a write's place on the leader's disk to the end of its wait.")
         registry.gauge("distribkv_epoch", help: "The epoch of the topology this node serves.") {
             Double(views.current.topology.epoch)
         }
@@ -36,19 +45,26 @@ final class NodeMetrics: Sendable {
         gauges("distribkv_shard_writable", "0 where a failed write has stopped the shard.", views) {
             $0.failure == nil ? 1 : 0
         }
+        gauges("distribkv_shard_lag_milliseconds", "How far a follower may be behind its leader.", views) {
+            $0.role.isLeader ? nil : $0.freshness.lagMilliseconds.map(Double.init)
+        }
+        gauges("distribkv_shard_ack_waiting", "Writes that wait for followers now.", views) {
+            $0.role.isLeader ? Double($0.acks.held) : nil
+        }
     }
 
     /// A gauge for each replica that is served, labelled with the role it has now.
+    /// - Parameter value: nil where there is nothing to show of the replica.
     private func gauges(
-        _ name: String, _ help: String, _ views: NodeViews, _ value: @escaping @Sendable (ShardReplica) -> Double
+        _ name: String, _ help: String, _ views: NodeViews, _ value: @escaping @Sendable (ShardReplica) -> Double?
     ) {
         registry.gauges(name, help: help) {
             let view = views.current
             return view.topology.shards.indices.compactMap { position in
-                guard let replica = view.replicas[position] else { return nil }
+                guard let replica = view.replicas[position], let value = value(replica) else { return nil }
                 let role = view.leads[position] ? "leader" : "follower"
                 return MetricsRegistry.Reading(
-                    labels: ["shard": view.topology.shards[position].name, "role": role], value: value(replica))
+                    labels: ["shard": view.topology.shards[position].name, "role": role], value: value)
             }
         }
     }

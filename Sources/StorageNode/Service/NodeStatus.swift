@@ -41,7 +41,15 @@ extension Node {
             diskBytes: status.sizes.tableBytes + status.sizes.logBytes,
             memtableBytes: status.sizes.memtableBytes, logFirstLsn: status.logFirstLsn,
             failure: status.failure?.description)
-        shard.state = status.failure != nil ? .failed : status.role.isLeader ? .leading : .following
+        shard.newestTerm = replica.newestTerm
+        if status.role.isLeader {
+            shard.state = .leading
+            shard.followers = replica.acks.followers
+        } else {
+            shard.state = replica.freshness.isJoining ? .joining : .following
+            shard.lagMilliseconds = replica.freshness.lagMilliseconds
+        }
+        if status.failure != nil { shard.state = .failed }
         return shard
     }
 

@@ -74,6 +74,18 @@ final class NodeView: Sendable {
             })
     }
 
+    /// Tells the replicas that lead who their followers are, and the others that nobody is.
+    func tellWhoseAcknowledgementsCount() {
+        for (position, shard) in topology.shards.enumerated() {
+            guard let replica = replicas[position] else { continue }
+            if leads[position], case .leader(let term) = replica.role {
+                replica.acks.lead(term: term, followers: shard.followers)
+            } else {
+                replica.acks.stopLeading()
+            }
+        }
+    }
+
     /// What to answer to a request about a shard of which no replica is served here.
     func absence(ofShardNamed name: some StringProtocol) -> Problem {
         if let position = position(ofShardNamed: name), let absence = absences[position] {

@@ -17,7 +17,10 @@ final class NodeViews: Sendable {
 
     private let state: Mutex<State>
 
-    init(_ first: NodeView) { state = Mutex(State(current: first)) }
+    init(_ first: NodeView) {
+        state = Mutex(State(current: first))
+        first.tellWhoseAcknowledgementsCount()
+    }
 
     var current: NodeView { state.withLock { $0.current } }
 
@@ -34,6 +37,7 @@ final class NodeViews: Sendable {
     ///
     /// One call at a time. An event loop that has stopped counts as one that goes by it.
     func publish(_ view: NodeView) async {
+        view.tellWhoseAcknowledgementsCount()
         let subscribers = state.withLock { state in
             precondition(view.generation > state.current.generation, "views are published in their order")
             state.current = view

@@ -11,8 +11,15 @@ import Wire
 /// Requests of the replicator: a shard's position, its log, and batches for it.
 final class ReplicationHandler {
     static let pathPrefix = "/replication/"
+    /// Of the body of a POST.
+    static func bodyBytesMax(_ target: String) -> Int {
+        target.hasSuffix("/acks") ? acksBytesMax : batchesBytesMax
+    }
+
+    /// Host names have at most 255 bytes.
+    private static let acksBytesMax = AckReport.linesMax * 384
     /// One push: above the largest frame, so that every frame fits alone.
-    static let batchesBytesMax = LogFrame.headerBytes + LogFrame.batchBytesMax
+    private static let batchesBytesMax = LogFrame.headerBytes + LogFrame.batchBytesMax
     private static let waitMillisecondsMax: Int64 = 60_000
     private static let answerBytesMax = 16 << 20
     private static let answerBytesDefault = 1 << 20
@@ -42,8 +49,9 @@ final class ReplicationHandler {
             case ("position", .GET): respondPosition(replica, exchange)
             case ("wal", .GET): try serveLog(replica, request, exchange)
             case ("batches", .POST): try apply(replica, request, exchange)
+            case ("acks", .POST): try takeAcks(replica, request, exchange)
             case ("position", _), ("wal", _): refuse(request.method, allowed: "GET", exchange)
-            case ("batches", _): refuse(request.method, allowed: "POST", exchange)
+            case ("batches", _), ("acks", _): refuse(request.method, allowed: "POST", exchange)
             default: exchange.respond(HTTPResponse(unknownPath: request.path))
             }
         } catch {
@@ -169,23 +177,77 @@ final class ReplicationHandler {
     private static func logHeaders(
         _ replica: ShardReplica, withContent: Bool
     ) -> [(name: String, value: String)] {
+        // The clock first: what was committed at that moment is then within the lsn.
+        let clock = ShardClock.system.wallMilliseconds()
         let committed = replica.position
         var headers = [
             (name: KVHeader.term, value: "\(committed.term)"), (name: KVHeader.lsn, value: "\(committed.lsn)"),
         ]
+        // One that has stepped down meanwhile knows nothing of what is committed.
+        if replica.role.isLeader { headers.append((name: KVHeader.clock, value: "\(clock)")) }
         if withContent { headers.append((name: "content-type", value: MediaType.logFrames)) }
         return headers
     }
 
+    // MARK: Acknowledgements
+
+    private func takeAcks(
+        _ replica: ShardReplica, _ request: HTTPRequest, _ exchange: HTTPExchange
+    ) throws(Problem) {
+        guard replica.role.isLeader else {
+            throw Problem(.notLeader, "This node follows \(replica.configuration.name): report to its leader.")
+        }
+        do throws(KVError) {
+            for ack in try AckReport(decoding: request.body).acks { replica.acks.acked(ack.follower, ack.position) }
+        } catch {
+            throw Problem(.badRequest, "The report cannot be read: \(error).")
+        }
+        exchange.respond(HTTPResponse(status: 204))
+    }
+
     // MARK: Batches
+
+    /// What a push says about the leader it comes from.
+    private struct LeaderState {
+        var term: UInt64
+        /// Its last lsn and its clock at that moment; nil where the push does not say.
+        var committed: (lsn: UInt64, clockMilliseconds: UInt64)?
+
+        init(_ headers: HTTPHeaders) throws(Problem) {
+            guard let term = try LeaderState.number(KVHeader.term, headers) else {
+                throw Problem(.badRequest, "The header field \(KVHeader.term) must give the leader's term.")
+            }
+            self.term = term
+            if let lsn = try LeaderState.number(KVHeader.lsn, headers),
+                let clock = try LeaderState.number(KVHeader.clock, headers)
+            {
+                committed = (lsn: lsn, clockMilliseconds: clock)
+            }
+        }
+
+        private static func number(_ name: String, _ headers: HTTPHeaders) throws(Problem) -> UInt64? {
+            guard let field = headers.first(name: name) else { return nil }
+            guard let number = UInt64(field) else {
+                throw Problem(.badRequest, "The header field \(name) must be a number.")
+            }
+            return number
+        }
+
+        /// Tells the replica, which stands at `position` and has taken the leader for one, how old it is.
+        func note(in replica: ShardReplica, at position: LogPosition) {
+            guard let committed else { return replica.freshness.applied(position) }
+            replica.freshness.heartbeat(
+                leaderLsn: committed.lsn, leaderClockMilliseconds: committed.clockMilliseconds, term: term,
+                position: position)
+        }
+    }
 
     private func apply(
         _ replica: ShardReplica, _ request: HTTPRequest, _ exchange: HTTPExchange
     ) throws(Problem) {
-        guard let field = request.headers.first(name: KVHeader.term), let term = UInt64(field) else {
-            throw Problem(.badRequest, "The header field \(KVHeader.term) must give the leader's term.")
-        }
+        let leader = try LeaderState(request.headers)
         let body = request.body
+        if body.readableBytes == 0, takeHeartbeat(leader, replica, exchange) { return }
         guard body.readableBytes > ReplicationHandler.inlineDecodeBytesMax else {
             let frames: [LogFrame]
             do {
@@ -193,18 +255,28 @@ final class ReplicationHandler {
             } catch {
                 throw Problem(.badRequest, "The batches cannot be read: \(error).")
             }
-            return ReplicationHandler.apply(frames, term, replica, exchange)
+            return ReplicationHandler.apply(frames, leader, replica, exchange)
         }
         node.readers.run(on: exchange.eventLoop) { try ReplicationHandler.decode(body) }.whenComplete { result in
             switch result {
             case .success(let frames):
-                ReplicationHandler.apply(frames, term, replica, exchange)
+                ReplicationHandler.apply(frames, leader, replica, exchange)
             case .failure(let error as KVError) where error.code == .corrupted:
                 exchange.respond(HTTPResponse(problem: Problem(.badRequest, "The batches cannot be read: \(error).")))
             case .failure(let error):
                 exchange.respond(HTTPResponse(problem: Problem(error)))
             }
         }
+    }
+
+    /// Answers a push without batches here where the writer has nothing to decide: a follower hears from a leader of
+    /// the term it knows.
+    private func takeHeartbeat(_ leader: LeaderState, _ replica: ShardReplica, _ exchange: HTTPExchange) -> Bool {
+        guard replica.role == .follower(term: leader.term), replica.failure == nil else { return false }
+        let position = replica.position
+        leader.note(in: replica, at: position)
+        exchange.respond(HTTPResponse(document: replica.document(at: position)))
+        return true
     }
 
     private static func decode(_ body: ByteBuffer) throws -> [LogFrame] {
@@ -218,11 +290,15 @@ final class ReplicationHandler {
     }
 
     private static func apply(
-        _ frames: [LogFrame], _ term: UInt64, _ replica: ShardReplica, _ exchange: HTTPExchange
+        _ frames: [LogFrame], _ leader: LeaderState, _ replica: ShardReplica, _ exchange: HTTPExchange
     ) {
         let eventLoop = exchange.eventLoop
         do throws(KVError) {
-            try replica.apply(frames, leaderTerm: term) { outcome in
+            try replica.apply(frames, leaderTerm: leader.term) { outcome in
+                // Also where the batches leave a gap, the leader was heard.
+                if outcome.failure == nil || outcome.failure?.code == .logMismatch {
+                    leader.note(in: replica, at: outcome.position)
+                }
                 eventLoop.execute { answer(outcome, replica, exchange) }
             }
         } catch {

@@ -32,8 +32,12 @@ final class CommitLog: Sendable {
 
     private struct Waiter {
         var id: UInt64
+        /// What is waited for: a batch after `lsn`, and one of at least `version`.
         var lsn: UInt64
+        var version: Version
         var callback: Callback
+
+        func isReached(by committed: LogPosition) -> Bool { committed.lsn > lsn && committed.version >= version }
     }
 
     private struct State {
@@ -73,9 +77,9 @@ final class CommitLog: Sendable {
             }
             state.committed = newest
             if state.firstLsn == nil, let first = batches.first { state.firstLsn = first.position.lsn }
-            guard state.waiters.contains(where: { $0.lsn < newest.lsn }) else { return [] }
-            let ready = state.waiters.filter { $0.lsn < newest.lsn }
-            state.waiters.removeAll { $0.lsn < newest.lsn }
+            guard state.waiters.contains(where: { $0.isReached(by: newest) }) else { return [] }
+            let ready = state.waiters.filter { $0.isReached(by: newest) }
+            state.waiters.removeAll { $0.isReached(by: newest) }
             return ready
         }
         for waiter in ready { waiter.callback(.success(newest)) }
@@ -134,15 +138,19 @@ final class CommitLog: Sendable {
 
     // MARK: Waiting
 
-    func wait(after lsn: UInt64, _ callback: @escaping Callback) throws(KVError) -> CommitWait {
+    func wait(
+        after lsn: UInt64, version: Version = .zero, _ callback: @escaping Callback
+    ) throws(KVError) -> CommitWait {
         let result: Result<CommitWait, KVError> = state.withLock { state in
             if state.isClosed { return .failure(KVError(.unavailable, "the shard is closed")) }
-            if state.committed.lsn > lsn { return .success(.ready(state.committed)) }
+            if state.committed.lsn > lsn, state.committed.version >= version {
+                return .success(.ready(state.committed))
+            }
             guard state.waiters.count < waitersMax else {
-                return .failure(KVError(.overloaded, "\(waitersMax) readers already wait for this shard's log"))
+                return .failure(KVError(.overloaded, "\(waitersMax) readers already wait for this shard's next batch"))
             }
             state.nextWaiter += 1
-            state.waiters.append(Waiter(id: state.nextWaiter, lsn: lsn, callback: callback))
+            state.waiters.append(Waiter(id: state.nextWaiter, lsn: lsn, version: version, callback: callback))
             return .success(.waiting(CommitWait.Token(id: state.nextWaiter)))
         }
         return try result.get()

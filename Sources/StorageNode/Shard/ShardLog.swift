@@ -81,6 +81,13 @@ public final class ShardLog: Sendable {
         try commits.wait(after: lsn, callback)
     }
 
+    /// Calls back once when a batch of at least `version` is committed; as ``waitForCommit(after:_:)``.
+    public func waitForVersion(
+        _ version: Version, _ callback: @escaping @Sendable (Result<LogPosition, KVError>) -> Void
+    ) throws(KVError) -> CommitWait {
+        try commits.wait(after: 0, version: version, callback)
+    }
+
     /// Ends a wait; true where the callback has not been called and never will be.
     @discardableResult
     public func cancelWait(_ token: CommitWait.Token) -> Bool { commits.cancel(token) }
