@@ -10,6 +10,8 @@ final class Node: Sendable {
     let configuration: StorageNodeConfiguration
     let views: NodeViews
     let readers: ReaderPool
+    /// For what reads or writes whole databases.
+    let snapshotWork = ReaderPool(threads: 2, waitingMax: 16)
     let metrics: NodeMetrics
     let started = ContinuousClock.now
     private let opener: ReplicaOpener
@@ -88,6 +90,12 @@ final class Node: Sendable {
     /// Calls the readers of logs that wait back, so that a shutdown need not wait for them.
     func stopWaiting() {
         for replica in view.openReplicas.values { replica.stopWaiting() }
+    }
+
+    /// Ends the threads; what runs on them is waited for.
+    func stopThreads() async throws {
+        try await readers.shutdown()
+        try await snapshotWork.shutdown()
     }
 
     /// Waits for the change under way, then syncs and closes every replica; throws the first failure once all have

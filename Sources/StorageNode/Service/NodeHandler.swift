@@ -16,12 +16,14 @@ final class NodeHandler: HTTPHandler {
     private var view: NodeView
     private let keys: KeyHandler
     private let replication: ReplicationHandler
+    private let snapshots: SnapshotHandler
 
     private init(node: Node, view: NodeView, eventLoop: any EventLoop) {
         self.node = node
         self.view = view
         keys = KeyHandler(node: node, view: view, eventLoop: eventLoop)
         replication = ReplicationHandler(node: node, view: view)
+        snapshots = SnapshotHandler(node: node, view: view)
     }
 
     /// A handler that goes by the newest view of `node`, always. To be called on `eventLoop`.
@@ -38,6 +40,7 @@ final class NodeHandler: HTTPHandler {
         self.view = view
         keys.use(view)
         replication.use(view)
+        snapshots.use(view)
     }
 
     func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(view.epochField) }
@@ -46,6 +49,7 @@ final class NodeHandler: HTTPHandler {
 
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int {
         switch method {
+        case .PUT where target.hasPrefix(ReplicationHandler.pathPrefix): SnapshotHandler.bodyBytesMax
         case .PUT: node.configuration.storage.valueBytesMax
         case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.bodyBytesMax(target)
         // Nothing here reads the body of another request, but a small one does no harm.
@@ -75,6 +79,7 @@ final class NodeHandler: HTTPHandler {
     }
 
     private func handleOther(_ request: HTTPRequest, _ exchange: HTTPExchange) {
+        if let target = SnapshotTarget(request.path) { return snapshots.handle(target, request, exchange) }
         if request.path.hasPrefix(ReplicationHandler.pathPrefix) { return replication.handle(request, exchange) }
         switch OperatingResource.requested(by: request) {
         case .resource(.healthz): exchange.respond(HTTPResponse(text: "ok"))

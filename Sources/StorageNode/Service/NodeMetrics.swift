@@ -17,6 +17,10 @@ final class NodeMetrics: Sendable {
     let ackWaits: Counter
     let ackTimeouts: Counter
     let ackWaitSeconds: Histogram
+    let snapshotBytesSent: Counter
+    let snapshotBytesReceived: Counter
+    let snapshotsInstalled: Counter
+    let divergedWritesSaved: Counter
 
     /// - Parameter views: whose replicas are shown; which they are, and their roles, may change.
     init(views: NodeViews) {
@@ -37,6 +41,15 @@ final class NodeMetrics: Sendable {
             "distribkv_ack_timeouts_total", help: "Writes that were answered 504 because followers were late.")
         ackWaitSeconds = registry.histogram(
             "distribkv_ack_wait_seconds", help: "From a write's place on the leader's disk to the end of its wait.")
+        snapshotBytesSent = registry.counter(
+            "distribkv_snapshot_bytes_sent_total", help: "Bytes of snapshots read for followers.")
+        snapshotBytesReceived = registry.counter(
+            "distribkv_snapshot_bytes_received_total", help: "Bytes of snapshots received.")
+        snapshotsInstalled = registry.counter(
+            "distribkv_snapshots_installed_total", help: "Replicas rebuilt from a snapshot.")
+        divergedWritesSaved = registry.counter(
+            "distribkv_diverged_writes_saved_total",
+            help: "Writes saved to files because the shard's history has not got them.")
         registry.gauge("distribkv_epoch", help: "The epoch of the topology this node serves.") {
             Double(views.current.topology.epoch)
         }

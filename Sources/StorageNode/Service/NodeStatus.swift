@@ -50,6 +50,9 @@ extension Node {
             shard.lagMilliseconds = replica.freshness.lagMilliseconds
         }
         if status.failure != nil { shard.state = .failed }
+        shard.snapshot = replica.received.progress
+        let diverged = try replica.divergedWrites()
+        if !diverged.isEmpty { shard.diverged = diverged }
         return shard
     }
 

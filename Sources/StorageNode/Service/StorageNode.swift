@@ -122,7 +122,7 @@ public final class StorageNode: Service {
                     host: configuration.listen.host, port: configuration.listen.port), group: group
             ) { NodeHandler.make(node: node, eventLoop: $0) }
         } catch {
-            try await node.readers.shutdown()
+            try await node.stopThreads()
             throw KVError(
                 .unavailable, "cannot listen on \(configuration.listen); is another process using it?", cause: error)
         }
@@ -130,7 +130,7 @@ public final class StorageNode: Service {
             try await blocking.runIfActive { try NodeStart.saveRecord(configuration) }
         } catch {
             await server.shutdown(grace: .zero)
-            try await node.readers.shutdown()
+            try await node.stopThreads()
             throw error
         }
         let address = NodeAddress(
@@ -142,11 +142,13 @@ public final class StorageNode: Service {
                 "shards": "\(node.view.replicas.compactMap { $0?.configuration.name }.joined(separator: ","))",
                 "durability": "\(configuration.storage.durability.rawValue)",
             ])
+        let upkeep = node.scheduleUpkeep(on: group.next())
         onStart(address)
         try? await gracefulShutdown()  // Cancellation ends the wait as well: what follows is the same.
         configuration.logger.info("stopping", metadata: ["connections": "\(server.connectionCount)"])
+        upkeep.cancel()
         node.stopWaiting()
         await server.shutdown(grace: StorageNode.shutdownGrace)
-        try await node.readers.shutdown()
+        try await node.stopThreads()
     }
 }

@@ -129,11 +129,14 @@ public final class SnapshotReceiver: Sendable {
     }
 
     /// Gives the transfer up and removes its files; returns what was there, nil where nothing was.
+    /// - Parameter id: of the one that is meant; nil for whichever is there.
     ///
     /// Throws `KVError(.snapshotBusy)` while something is written or installed, `.storageFailed`.
-    public func discard() throws(KVError) -> SnapshotReceipt? {
-        let (receipt, isThere) = try state.withLock { state throws(KVError) in
-            let receipt = state.reception.transfer?.receipt
+    public func discard(id: String? = nil) throws(KVError) -> SnapshotReceipt? {
+        let (receipt, isThere) = try state.withLock { state throws(KVError) -> (SnapshotReceipt?, Bool) in
+            guard let receipt = state.reception.transfer?.receipt, id == nil || id == receipt.id else {
+                return (nil, false)
+            }
             return (receipt, try state.reception.discard())
         }
         if isThere { try folder.clear() }

@@ -14,6 +14,12 @@ public struct SnapshotPart: Sendable {
     public var bytes: ByteBuffer
     /// CRC-32C of `bytes`.
     public var checksum: UInt32
+
+    /// As header fields and manifests have it: eight hex digits.
+    public var checksumText: String { SnapshotChecks.text(checksum) }
+
+    /// Nil for anything but eight hex digits.
+    public static func checksum(_ text: some StringProtocol) -> UInt32? { SnapshotChecks.checksum(text) }
 }
 
 /// The checkpoints that a leader gives out for its followers to be rebuilt from.

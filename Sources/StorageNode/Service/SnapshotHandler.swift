@@ -1,0 +1,188 @@
+import Core
+import HTTPServer
+import Logging
+import NIOCore
+import NIOHTTP1
+import Observability
+import ServiceSupport
+import Shard
+import Wire
+
+/// Requests about snapshots, on one event loop: a leader gives them out, a follower takes one in.
+///
+/// All of it touches the disk, so all of it runs on threads that may block: parts of files on the readers', what
+/// reads whole databases on threads of its own.
+final class SnapshotHandler {
+    /// The body of a part, and then some for a client that sends more than it should: it is told so.
+    static let bodyBytesMax = SnapshotPart.bytesMax + (64 << 10)
+
+    private let node: Node
+    private var view: NodeView
+
+    init(node: Node, view: NodeView) {
+        self.node = node
+        self.view = view
+    }
+
+    /// Goes by `view` from now on.
+    func use(_ view: NodeView) { self.view = view }
+
+    func handle(_ target: SnapshotTarget, _ request: HTTPRequest, _ exchange: HTTPExchange) {
+        guard let replica = view.replica(ofShardNamed: target.shard) else {
+            return exchange.respond(HTTPResponse(problem: view.absence(ofShardNamed: target.shard)))
+        }
+        do throws(Problem) {
+            let query = try QueryParameters(request.query)
+            switch (target.resource, request.method) {
+            case (.given, .POST): open(replica, exchange)
+            case (.givenOne(let id), .DELETE): release(id, replica, exchange)
+            case (.givenFile(let id, let name), .GET): try read(name, of: id, query, replica, exchange)
+            case (.received, .POST): begin(request.body, replica, exchange)
+            case (.received, .GET): respondReceipt(replica, exchange)
+            case (.received, .DELETE): discard(try query.text("id"), replica, exchange)
+            case (.receivedFile(let name), .PUT): try append(to: name, query, request, replica, exchange)
+            case (.installation, .POST): install(try SnapshotHandler.identifier(query), replica, exchange)
+            case (.given, _), (.installation, _): refuse(request.method, allowed: "POST", exchange)
+            case (.givenOne, _): refuse(request.method, allowed: "DELETE", exchange)
+            case (.givenFile, _): refuse(request.method, allowed: "GET", exchange)
+            case (.received, _): refuse(request.method, allowed: "GET, POST, DELETE", exchange)
+            case (.receivedFile, _): refuse(request.method, allowed: "PUT", exchange)
+            }
+        } catch {
+            exchange.respond(HTTPResponse(problem: error))
+        }
+    }
+
+    private func refuse(_ method: HTTPMethod, allowed: String, _ exchange: HTTPExchange) {
+        exchange.respond(HTTPResponse(methodNotAllowed: method.rawValue, allowed: allowed))
+    }
+
+    /// Answers with what `work` makes on a thread of `pool`.
+    private func answer(
+        _ exchange: HTTPExchange, on pool: ReaderPool, _ work: @escaping @Sendable () throws -> HTTPResponse
+    ) {
+        exchange.respond(pool.run(on: exchange.eventLoop, work)) { HTTPResponse(problem: Problem($0)) }
+    }
+
+    private static func identifier(_ query: QueryParameters) throws(Problem) -> String {
+        guard let id = try query.text("id") else {
+            throw Problem(.badRequest, "The query must name the snapshot: id, as its manifest has it.")
+        }
+        return id
+    }
+
+    // MARK: Giving
+
+    private func open(_ replica: ShardReplica, _ exchange: HTTPExchange) {
+        answer(exchange, on: node.snapshotWork) { HTTPResponse(document: try replica.openSnapshot()) }
+    }
+
+    private func release(_ id: String, _ replica: ShardReplica, _ exchange: HTTPExchange) {
+        answer(exchange, on: node.snapshotWork) {
+            try replica.releaseSnapshot(id: id)
+            return HTTPResponse(status: 204)
+        }
+    }
+
+    private func read(
+        _ name: String, of id: String, _ query: QueryParameters, _ replica: ShardReplica, _ exchange: HTTPExchange
+    ) throws(Problem) {
+        try query.allowOnly(["offset", "length"])
+        guard let offset = try query.integer("offset", in: 0...UInt64(Int64.max)),
+            let length = try query.integer("length", in: 1...SnapshotPart.bytesMax)
+        else { throw Problem(.badRequest, "The query must say which part of the file: offset and length, in bytes.") }
+        let metrics = node.metrics
+        answer(exchange, on: node.readers) {
+            let part = try replica.readSnapshot(id: id, file: name, offset: offset, length: length)
+            metrics.snapshotBytesSent.increment(by: UInt64(part.bytes.readableBytes))
+            return HTTPResponse(
+                status: 200,
+                headers: [
+                    (name: "content-type", value: MediaType.bytes),
+                    (name: KVHeader.checksum, value: part.checksumText),
+                ], body: part.bytes)
+        }
+    }
+
+    // MARK: Receiving
+
+    private func begin(_ body: ByteBuffer, _ replica: ShardReplica, _ exchange: HTTPExchange) {
+        let logger = node.logger
+        answer(exchange, on: node.snapshotWork) {
+            let manifest: SnapshotManifest
+            do {
+                manifest = try DocumentCoding.decode(SnapshotManifest.self, from: body.readableBytesView)
+            } catch {
+                throw Problem(.badRequest, "The content is no manifest of a snapshot: \(error).")
+            }
+            let before = replica.position
+            let (receipt, isNew) = try replica.beginSnapshot(manifest)
+            logger.info(
+                isNew ? "receiving a snapshot" : "going on with a snapshot",
+                metadata: [
+                    "shard": "\(manifest.shard)", "id": "\(manifest.id)", "lsn": "\(before.lsn)",
+                    "snapshot_lsn": "\(manifest.position.lsn)", "bytes": "\(manifest.bytesTotal)",
+                    "bytes_here": "\(receipt.files.reduce(0) { $0 + $1.received })",
+                ])
+            return HTTPResponse(document: receipt)
+        }
+    }
+
+    private func respondReceipt(_ replica: ShardReplica, _ exchange: HTTPExchange) {
+        guard let receipt = replica.received.receipt else {
+            return exchange.respond(HTTPResponse(problem: SnapshotHandler.nothingReceived(replica)))
+        }
+        exchange.respond(HTTPResponse(document: receipt))
+    }
+
+    private static func nothingReceived(_ replica: ShardReplica) -> Problem {
+        Problem(.unknownSnapshot, "No snapshot of \(replica.configuration.name) is being received here.")
+    }
+
+    private func discard(_ id: String?, _ replica: ShardReplica, _ exchange: HTTPExchange) {
+        let logger = node.logger
+        answer(exchange, on: node.snapshotWork) {
+            guard let receipt = try replica.received.discard(id: id) else {
+                throw SnapshotHandler.nothingReceived(replica)
+            }
+            logger.notice(
+                "snapshot given up", metadata: ["shard": "\(replica.configuration.name)", "id": "\(receipt.id)"])
+            return HTTPResponse(document: receipt)
+        }
+    }
+
+    private func append(
+        to name: String, _ query: QueryParameters, _ request: HTTPRequest, _ replica: ShardReplica,
+        _ exchange: HTTPExchange
+    ) throws(Problem) {
+        try query.allowOnly(["id", "offset"])
+        let id = try SnapshotHandler.identifier(query)
+        guard let offset = try query.integer("offset", in: 0...UInt64(Int64.max)) else {
+            throw Problem(.badRequest, "The query must say where the part begins in the file: offset, in bytes.")
+        }
+        guard let field = request.headers.first(name: KVHeader.checksum), let checksum = SnapshotPart.checksum(field)
+        else {
+            throw Problem(
+                .badRequest, "The header field \(KVHeader.checksum) must give the CRC-32C of the part: 8 hex digits.")
+        }
+        let body = request.body
+        let metrics = node.metrics
+        answer(exchange, on: node.readers) {
+            let receipt = try replica.received.append(body, to: name, at: offset, id: id, checksum: checksum)
+            metrics.snapshotBytesReceived.increment(by: UInt64(body.readableBytes))
+            return HTTPResponse(document: receipt)
+        }
+    }
+
+    // MARK: Installing
+
+    private func install(_ id: String, _ replica: ShardReplica, _ exchange: HTTPExchange) {
+        let node = self.node
+        let verified = node.snapshotWork.run(on: exchange.eventLoop) { try replica.verifySnapshot(id: id) }
+        let eventLoop = exchange.eventLoop
+        let installed = verified.flatMap { manifest in
+            eventLoop.makeFutureWithTask { try await node.install(manifest, in: replica) }
+        }
+        exchange.respond(installed.map { HTTPResponse(document: $0) }) { HTTPResponse(problem: Problem($0)) }
+    }
+}
