@@ -37,12 +37,42 @@ public struct CRC32C: Sendable {
         }
     }
 
+    /// The checksum of two pieces one after the other, from the checksums of each.
+    ///
+    /// Appending zero bytes to the first multiplies its checksum by powers of x modulo the polynomial; see
+    /// `crc32_combine` of zlib.
+    public static func combine(_ first: UInt32, _ second: UInt32, secondBytes: UInt64) -> UInt32 {
+        // Bit 31 stands for x to the 0, bit 23 for x to the 8: one byte.
+        var shift: UInt32 = 1 << 31
+        var power: UInt32 = 1 << 23
+        var bytes = secondBytes
+        while bytes > 0 {
+            if bytes & 1 == 1 { shift = multiply(shift, power) }
+            power = multiply(power, power)
+            bytes >>= 1
+        }
+        return multiply(shift, first) ^ second
+    }
+
+    /// The product of two polynomials modulo that of the checksum.
+    private static func multiply(_ left: UInt32, _ right: UInt32) -> UInt32 {
+        var product: UInt32 = 0
+        var shifted = right
+        for bit in 0..<32 {
+            if left & (1 << (31 - UInt32(bit))) != 0 { product ^= shifted }
+            shifted = shifted & 1 == 1 ? (shifted >> 1) ^ polynomial : shifted >> 1
+        }
+        return product
+    }
+
+    private static let polynomial: UInt32 = 0x82F6_3B78
+
     /// Eight tables of 256 entries, one after the other.
     private static let tables: [UInt32] = {
         var tables = [UInt32](repeating: 0, count: 8 * 256)
         for byte in 0..<256 {
             var crc = UInt32(byte)
-            for _ in 0..<8 { crc = crc & 1 == 1 ? (crc >> 1) ^ 0x82F6_3B78 : crc >> 1 }
+            for _ in 0..<8 { crc = crc & 1 == 1 ? (crc >> 1) ^ polynomial : crc >> 1 }
             tables[byte] = crc
         }
         for slice in 1..<8 {

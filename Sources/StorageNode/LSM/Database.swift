@@ -224,6 +224,9 @@ public final class Database: Sendable {
         rocksdb_close(handle.pointer)
     }
 
+    /// Whether ``close()`` was called: whoever is inside for long leaves now.
+    public var isClosing: Bool { users.load(ordering: .relaxed) & Database.closedBit != 0 }
+
     /// Every use of the handle is between these two.
     func enter() throws(KVError) {
         let before = users.wrappingAdd(1, ordering: .acquiringAndReleasing).oldValue

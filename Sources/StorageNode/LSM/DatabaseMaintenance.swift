@@ -90,11 +90,20 @@ extension Database {
     public func forEachRecord(
         from start: [UInt8], _ body: (_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Bool
     ) throws(KVError) {
+        try forEachRecord(from: start, of: nil, body)
+    }
+
+    /// - Parameter snapshot: nil for this moment.
+    func forEachRecord(
+        from start: [UInt8], of snapshot: ForeignHandle?,
+        _ body: (_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Bool
+    ) throws(KVError) {
         try enter()
         defer { leave() }
         let options = rocksdb_readoptions_create()
         defer { rocksdb_readoptions_destroy(options) }
         rocksdb_readoptions_set_fill_cache(options, 0)
+        if let snapshot { rocksdb_readoptions_set_snapshot(options, snapshot.pointer) }
         let iterator = rocksdb_create_iterator(handle.pointer, options)
         defer { rocksdb_iter_destroy(iterator) }
         start.withUnsafeBytes { start in

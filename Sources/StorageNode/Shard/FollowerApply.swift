@@ -88,6 +88,7 @@ extension WriterCore {
         var end = start
         var bytes = 0
         while end < frames.endIndex, end - start < configuration.applyBatchesMax {
+            if end > start, stops.contains(frames[end - 1].position.lsn) { break }
             bytes += frames[end].batch.readableBytes
             if end > start, bytes > configuration.applyBytesMax { break }
             end += 1

@@ -58,6 +58,9 @@ public struct ShardConfiguration: Sendable {
 
     /// The longest time that ``ShardReplica/hold(milliseconds:)`` holds writes back.
     public var holdMillisecondsMax: UInt64 = 5_000
+    /// How long ``ShardReplica/digest(boundaries:at:)`` waits for its position, and how many may.
+    public var digestWaitMilliseconds: UInt64 = 1_000
+    public var positionStopsMax = 16
 
     /// Where writes are saved that a rebuilt replica had and its shard's history has not; created where needed.
     public var divergedDirectory: String

@@ -2,6 +2,7 @@ public import Core
 public import LSM
 public import Logging
 public import NIOCore
+import Synchronization
 public import Wire
 
 /// One replica of a shard: its database, its log, its writer.
@@ -29,6 +30,7 @@ public final class ShardReplica: Sendable {
     private let inbox: WriterInbox
     let writer: ShardWriter
     let published: PublishedRole
+    let isComputingDigest = Atomic<Bool>(false)
 
     /// Opens or creates the replica's directory, recovers its log and starts the writer. A leader of a new term
     /// writes the term's first batch; where log or promise know a newer term, or this one with another leader, the

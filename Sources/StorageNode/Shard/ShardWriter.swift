@@ -1,4 +1,5 @@
 import Core
+import LSM
 
 /// The one writer of a shard: an actor on its own thread, because writing blocks.
 ///
@@ -49,10 +50,30 @@ actor ShardWriter {
 
     func release(_ hold: WriteHold) { core.end(hold) }
 
+    /// What `database` holds when this replica stands exactly at `lsn`; nil for wherever it stands.
+    func snapshot(
+        of database: Database, at lsn: UInt64?
+    ) async throws(KVError) -> (LogPosition, DatabaseSnapshot) {
+        try checkOpen()
+        typealias Found = Result<(LogPosition, DatabaseSnapshot), KVError>
+        let found: Found = await withCheckedContinuation { continuation in
+            core.stop(at: lsn) { stopped in
+                let found = Found { () throws(KVError) in
+                    (try stopped.get(), try DatabaseSnapshot(of: database))
+                }
+                continuation.resume(returning: found)
+            }
+        }
+        return try found.get()
+    }
+
+    var stopsWaiting: Int { core.stops.count }
+
     /// Answers what is in the inbox, makes everything durable and runs `last` on the writer's thread.
     func finish<Value: Sendable>(_ last: @Sendable () throws(KVError) -> Value) throws(KVError) -> Value {
         isFinished = true
         core.endHold()
+        core.stops.fail(KVError(.unavailable, "the shard \(core.configuration.name) is closed"))
         while core.drain() == 0 {}
         try core.syncForClose()
         return try last()

@@ -23,6 +23,7 @@ struct WriterCore {
     /// While set, everything in the inbox waits.
     var hold: ActiveHold?
     var holdsBegun: UInt64 = 0
+    var stops: PositionStops
     /// The newest batch written.
     private(set) var position: LogPosition
     private(set) var failure: KVError?
@@ -51,6 +52,7 @@ struct WriterCore {
         terms = TermState(
             shard: configuration.name, node: configuration.node, role: role, logTerm: position.term, promise: promise)
         published = PublishedRole(terms.role)
+        stops = PositionStops(shard: configuration.name, max: configuration.positionStopsMax)
         versions = HybridLogicalClock(last: position.version)
         nextSequence = latestSequence + 1
     }
@@ -63,25 +65,31 @@ struct WriterCore {
     /// Emptyings of the inbox before the writer's other jobs get a turn.
     private static let roundsMax = 64
 
-    /// Works through the inbox, then syncs where that is due.
-    /// - Returns: milliseconds after which to drain again, because a sync is due or more is waiting; nil for never.
+    /// Works through the inbox, then does what is due.
+    /// - Returns: milliseconds after which to drain again, because something is due then or more is waiting; nil for
+    ///   never.
     mutating func drain() -> UInt64? {
         endHoldIfDue()
+        if stops.nextMilliseconds != nil { stops.expire(now: clock.monotonicMilliseconds(), at: position) }
         for _ in 0..<WriterCore.roundsMax {
-            if let hold { return whileHeld(hold) }
+            if hold != nil {
+                inbox.settle()
+                return doWhatIsDue()
+            }
             let items = inbox.take()
-            if items.isEmpty { return syncIfDue() }
+            if items.isEmpty { return doWhatIsDue() }
             process(items)
             syncIfDue()
         }
         return 0
     }
 
-    /// What is due although the inbox has to wait.
-    private mutating func whileHeld(_ hold: ActiveHold) -> UInt64 {
-        inbox.settle()
-        let left = hold.untilMilliseconds - min(hold.untilMilliseconds, clock.monotonicMilliseconds())
-        return min(left, syncIfDue() ?? left)
+    /// Milliseconds until the next thing is due; nil for never.
+    private mutating func doWhatIsDue() -> UInt64? {
+        let sync = syncIfDue()
+        guard let due = [hold?.untilMilliseconds, stops.nextMilliseconds].compactMap(\.self).min() else { return sync }
+        let left = due - min(due, clock.monotonicMilliseconds())
+        return min(left, sync ?? left)
     }
 
     private mutating func process(_ items: [WriterInbox.Item]) {
@@ -256,6 +264,7 @@ struct WriterCore {
             unsyncedSinceMilliseconds = clock.monotonicMilliseconds()
         }
         log.publish(batches)
+        stops.reached(position)
         trimLogIfDue(written: frame.readableBytes)
     }
 

@@ -92,6 +92,14 @@ extension WriterCore {
         published.role = role
     }
 
+    // MARK: Stops
+
+    /// Calls back on this thread when the replica stands exactly at `lsn`, or when that takes too long.
+    mutating func stop(at lsn: UInt64?, _ callback: @escaping PositionStops.Callback) {
+        let until = clock.monotonicMilliseconds() + configuration.digestWaitMilliseconds
+        stops.add(lsn, at: position, untilMilliseconds: until, callback)
+    }
+
     mutating func endHoldIfDue() {
         if let hold, clock.monotonicMilliseconds() >= hold.untilMilliseconds { endHold() }
     }
