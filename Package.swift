@@ -135,7 +135,7 @@ let package = Package(
         tests(
             "StorageNodeTests",
             [
-                "TestSupport", "StorageNodeService", "Configuration", "DistribKVClient", "Sharding", "Wire", "Core",
+                "TestSupport", "StorageNodeService", "Configuration", "DistribKVClient", "Sharding", "Wire", "ServiceSupport", "Core",
                 nioCore, nioPosix, nioHTTP1, logging,
             ]),
         tests(

@@ -58,7 +58,7 @@ final class AckWait {
     private func ended(_ outcome: AckOutcome) {
         timer?.cancel()
         switch outcome {
-        case .ended(let progress): missed(progress, because: "before this node stopped leading the shard")
+        case .ended(let progress): missed(progress, because: "before this node stopped serving the shard as its leader")
         case .reached:
             observe()
             writes.first?.exchange.batchingAnswers {

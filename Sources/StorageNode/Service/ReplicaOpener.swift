@@ -37,6 +37,7 @@ struct ReplicaOpener: Sendable {
             name: shard.name, cluster: cluster, directory: "\(configuration.dataDirectory)/shards/\(shard.name)")
         options.node = configuration.address
         options.durability = configuration.storage.durability
+        options.ackWaitersMax = configuration.ackWaitersMax
         options.logRetentionBytes = configuration.replication.logRetentionBytes
         let role: ShardRole =
             shard.leader == configuration.address ? .leader(term: shard.term) : .follower(term: shard.term)

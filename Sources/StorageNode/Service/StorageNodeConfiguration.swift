@@ -20,6 +20,8 @@ public struct StorageNodeConfiguration: Sendable {
     public var dataDirectory: String
     public var storage: StorageSettings
     public var replication: ReplicationSettings
+    /// Writes of one shard that may wait for followers at once; one more is answered 503, and not made.
+    public var ackWaitersMax = 16_384
     /// Event loops that serve connections.
     public var eventLoopThreads: Int
     public var logger: Logger

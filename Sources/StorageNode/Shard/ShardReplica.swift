@@ -198,9 +198,12 @@ public final class ShardReplica: Sendable {
             role: role, position: position, failure: failure, sizes: try database.sizes(), logFirstLsn: log.firstLsn)
     }
 
-    /// Calls the readers that wait for the log back with `.unavailable`, now and from now on, so that a shutdown need
-    /// not wait for them.
-    public func stopWaiting() { log.close() }
+    /// Ends the waits for followers, and calls the readers that wait for the log back with `.unavailable`, now and
+    /// from now on, so that a shutdown need not wait for them.
+    public func stopWaiting() {
+        log.close()
+        acks.stopLeading()
+    }
 
     /// Answers what was accepted, fsyncs and closes the database. Readers that wait are called back with
     /// `.unavailable`; what is asked afterwards throws it. Call once.
