@@ -81,17 +81,17 @@ private func unreachable(_ address: NodeAddress) -> NodeFailure {
 
     @Test func theEpochNeverFalls() throws {
         let view = try view(topology(epoch: 4, [nodes]))
-        #expect(try view.adopt(topology(epoch: 3, [[nodes[0]]])) == false)
-        #expect(try view.adopt(topology(epoch: 4, [[nodes[0]]])) == false)
+        #expect(try view.adopt(topology(epoch: 3, [[nodes[0]]]), from: nodes[0]) == false)
+        #expect(try view.adopt(topology(epoch: 4, [[nodes[0]]]), from: nodes[0]) == false)
         #expect(view.table.topology.epoch == 4)
         #expect(view.nodes.count == 3)
-        #expect(try view.adopt(topology(epoch: 5, [[nodes[0]]])) == true)
+        #expect(try view.adopt(topology(epoch: 5, [[nodes[0]]]), from: nodes[0]) == true)
         #expect(view.nodes.count == 1)
     }
 
     @Test func anotherClustersTopologyIsRefused() throws {
         let view = try view(topology(epoch: 1, [nodes]))
-        #expect(throws: KVError.self) { try view.adopt(topology(epoch: 9, cluster: "other", [nodes])) }
+        #expect(throws: KVError.self) { try view.adopt(topology(epoch: 9, cluster: "other", [nodes]), from: nodes[0]) }
         #expect(view.table.topology.epoch == 1)
     }
 
@@ -120,7 +120,7 @@ private func unreachable(_ address: NodeAddress) -> NodeFailure {
     @Test func healthIsKeptAcrossTopologies() throws {
         let view = try view(topology(epoch: 1, [nodes]))
         for _ in 0..<NodeHealth.failuresUntilDead { view.failed(nodes[1], reason: "refused") }
-        try view.adopt(topology(epoch: 2, [[nodes[1], nodes[2]]]))
+        try view.adopt(topology(epoch: 2, [[nodes[1], nodes[2]]]), from: nodes[0])
         #expect(view.table.shards[0].leader == nil)
         #expect(view.table.shards[0].readers == [1])
         view.answered(nodes[1], ready: true, epoch: 2, at: .now())
@@ -236,9 +236,9 @@ private func unreachable(_ address: NodeAddress) -> NodeFailure {
         let poller = poller(cluster)
         poller.watch(cluster.table)
         let old = try #require(transport.takeCalls().first)
-        try cluster.adopt(topology(epoch: 2, [[nodes[1]]]))
+        try cluster.adopt(topology(epoch: 2, [[nodes[1]]]), from: nodes[0])
         poller.watch(cluster.table)
-        try cluster.adopt(topology(epoch: 3, [[nodes[0]]]))
+        try cluster.adopt(topology(epoch: 3, [[nodes[0]]]), from: nodes[0])
         poller.watch(cluster.table)
         let new = try #require(transport.takeCalls().last)
         #expect(new.address == nodes[0])

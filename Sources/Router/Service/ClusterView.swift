@@ -33,6 +33,8 @@ final class ClusterView: Sendable {
     private static let fetchTimeout = TimeAmount.seconds(5)
 
     private let state: Mutex<State>
+    /// Of the topology this router was started with.
+    private let fileEpoch: UInt64
     private let transport: any NodeTransport
     private let logger: Logger
 
@@ -43,6 +45,7 @@ final class ClusterView: Sendable {
         let health = Dictionary(uniqueKeysWithValues: document.nodes.map { ($0, NodeHealth()) })
         self.state = Mutex(
             State(table: RoutingTable(generation: 1, document: document, health: health), health: health))
+        self.fileEpoch = topology.epoch
         self.transport = transport
         self.logger = logger
     }
@@ -128,7 +131,7 @@ final class ClusterView: Sendable {
             guard response.status == 200 else {
                 throw KVError(.invalidData, "GET \(APIPath.topology) was answered \(response.status)")
             }
-            return try adopt(Topology(json: response.body.readableBytesView))
+            return try adopt(Topology(json: response.body.readableBytesView), from: address)
         } catch {
             logger.warning(
                 "the topology could not be fetched", metadata: ["node": "\(address)", "reason": "\(error.reason)"])
@@ -137,9 +140,10 @@ final class ClusterView: Sendable {
     }
 
     /// Takes `topology` where its epoch is higher than the one known.
+    /// - Parameter address: the node that has it, for the log.
     /// - Returns: whether it did.
     /// - Throws: `KVError(.invalidData)` where it belongs to another cluster.
-    @discardableResult func adopt(_ topology: Topology) throws -> Bool {
+    @discardableResult func adopt(_ topology: Topology, from address: NodeAddress) throws -> Bool {
         let document = try TopologyDocument(topology)
         let next = try state.withLock { state -> Publication? in
             let known = state.table.topology
@@ -154,7 +158,9 @@ final class ClusterView: Sendable {
         }
         guard let next else { return false }
         publish(next)
-        logger.info("took a new topology", metadata: ["epoch": "\(topology.epoch)"])
+        logger.notice(
+            "takes a newer topology than that of sharding.toml",
+            metadata: ["epoch": "\(topology.epoch)", "sharding_toml": "\(fileEpoch)", "from": "\(address)"])
         return true
     }
 
