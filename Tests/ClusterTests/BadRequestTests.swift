@@ -237,14 +237,25 @@ extension ClusterTests {
                 for _ in 0..<2 { #expect(try await push(good, to: follower).status == 200) }
                 let end = try await HTTP.position(of: "shard-0", at: leader)
                 #expect(try await HTTP.position(of: "shard-0", at: follower) == end)
+
+                // Nobody has told it yet that this is all there is: its reads go to the leader.
+                #expect(try await HTTP.get("/kv/k19", from: follower).status == 307)
+                let ready = try await HTTP.get(APIPath.readyz, from: follower)
+                #expect(ready.status == 503 && ready.problem == "unavailable")
+                let told = try await push(
+                    [], to: follower, headers: [(KVHeader.lsn, "\(end.lsn)"), (KVHeader.clock, "1000")])
+                #expect(told.status == 200)
+                #expect(try await HTTP.get(APIPath.readyz, from: follower).status == 200)
                 #expect(try await HTTP.get("/kv/k19", from: follower).bytes == HTTP.get("/kv/k19", from: leader).bytes)
             }
         }
 
-        private func push(_ bytes: [UInt8], to address: NodeAddress) async throws -> NodeResponse {
+        private func push(
+            _ bytes: [UInt8], to address: NodeAddress, headers: [(name: String, value: String)] = []
+        ) async throws -> NodeResponse {
             try await HTTP.send(
                 .POST, APIPath.batches(shard: "shard-0"), to: address, body: bytes,
-                headers: [(KVHeader.term, "1"), ("content-type", MediaType.logFrames)])
+                headers: [(KVHeader.term, "1"), ("content-type", MediaType.logFrames)] + headers)
         }
     }
 }

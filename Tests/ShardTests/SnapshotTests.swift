@@ -31,7 +31,7 @@ import Wire
         #expect(try rebuilt.history() == leader.history())
         #expect(
             try FileManager.default.contentsOfDirectory(atPath: rebuilt.configuration.directory).sorted()
-                == ["FENCE", "IDENTITY", "db"])
+                == ["FENCE", "IDENTITY", "JOINING", "db"])
         try await rebuilt.close()
         try await leader.close()
     }

@@ -171,7 +171,7 @@ final class KeyHandler {
             let decision = ReadDecision(
                 asked.guarantees, minVersion: fields.minVersion,
                 at: ReadDecision.Situation(
-                    leads: leads, isLeader: replica.role.isLeader, isJoining: replica.freshness.isJoining,
+                    leads: leads, isLeader: replica.role.isLeader, isJoining: replica.isJoining,
                     lagMilliseconds: lag, mayWait: asked.mayWait),
                 newest: replica.position.version)
             switch decision {

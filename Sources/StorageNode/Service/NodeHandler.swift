@@ -83,7 +83,7 @@ final class NodeHandler: HTTPHandler {
         if request.path.hasPrefix(ReplicationHandler.pathPrefix) { return replication.handle(request, exchange) }
         switch OperatingResource.requested(by: request) {
         case .resource(.healthz): exchange.respond(HTTPResponse(text: "ok"))
-        case .resource(.readyz): exchange.respond(readiness)
+        case .resource(.readyz): exchange.respond(view.readiness)
         case .resource(.topology): exchange.respond(view.topologyDocument)
         case .resource(.status): respondStatus(exchange)
         case .resource(.metrics):
@@ -91,25 +91,6 @@ final class NodeHandler: HTTPHandler {
                 HTTPResponse(text: node.metrics.registry.exposition(), mediaType: MetricsRegistry.contentType))
         case .refused(let response): exchange.respond(response)
         }
-    }
-
-    /// Ready while every replica that belongs here is served and takes what its role lets it take.
-    private var readiness: HTTPResponse {
-        for (position, shard) in view.topology.shards.enumerated() {
-            if let failure = view.replicas[position]?.failure {
-                return HTTPResponse(problem: Problem(.unavailable, "Shard \(shard.name) takes no writes: \(failure)"))
-            }
-            switch view.absences[position] {
-            case nil: continue
-            case .installing:
-                return HTTPResponse(
-                    problem: Problem(.unavailable, "The replica of shard \(shard.name) is being rebuilt."))
-            case .failed(let error):
-                return HTTPResponse(
-                    problem: Problem(.unavailable, "The replica of shard \(shard.name) is not open: \(error)"))
-            }
-        }
-        return HTTPResponse(text: "ok")
     }
 
     private func respondStatus(_ exchange: HTTPExchange) {

@@ -46,7 +46,7 @@ extension Node {
             shard.state = .leading
             shard.followers = replica.acks.followers
         } else {
-            shard.state = replica.freshness.isJoining ? .joining : .following
+            shard.state = replica.isJoining ? .joining : .following
             shard.lagMilliseconds = replica.freshness.lagMilliseconds
         }
         if status.failure != nil { shard.state = .failed }

@@ -56,6 +56,10 @@ public struct ShardConfiguration: Sendable {
     public var applyBatchesMax = 256
     public var applyBytesMax = 4 << 20
 
+    /// A follower serves no reads before it has caught up with its leader, also where the directory holds data: that
+    /// may be from long ago.
+    public var joins = false
+
     /// The longest time that ``ShardReplica/hold(milliseconds:)`` holds writes back.
     public var holdMillisecondsMax: UInt64 = 5_000
     /// How long ``ShardReplica/digest(boundaries:at:)`` waits for its position, and how many may.

@@ -87,6 +87,9 @@ public final class ShardReplica: Sendable {
             latestSequence: try database.latestSequence(), promise: try promises.load(), sink: sink,
             promises: promises, log: commits, inbox: inbox, clock: clock, logger: logger)
         published = core.published
+        let joining = try JoiningMark.open(
+            configuration, isLeader: core.role.isLeader, isEmpty: position == .start, logger: logger)
+        core.joining = joining
         if role.isLeader, !core.role.isLeader {
             logger.warning(
                 "the shard takes no writes here until this node learns the newest topology",
@@ -98,6 +101,12 @@ public final class ShardReplica: Sendable {
         try core.startLeading()
         writer = ShardWriter(core: core)
         try log.lookUpFirstLsn()
+        if let joining {
+            freshness.beginJoining { [writer] in
+                joining.end()
+                writer.wake()
+            }
+        }
         freshness.applied(commits.committed)
         writer.start()
     }
@@ -124,6 +133,10 @@ public final class ShardReplica: Sendable {
 
     /// The newest committed batch.
     public var position: LogPosition { commits.committed }
+
+    /// Whether this replica follows and has never had everything its leader had, so that it serves no reads yet. Across
+    /// restarts. Lock-free.
+    public var isJoining: Bool { freshness.isJoining && !role.isLeader }
 
     /// Why no writes are taken any more; nil while they are.
     public var failure: KVError? { inbox.refusal }

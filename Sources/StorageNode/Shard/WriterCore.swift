@@ -24,6 +24,8 @@ struct WriterCore {
     var hold: ActiveHold?
     var holdsBegun: UInt64 = 0
     var stops: PositionStops
+    /// While this replica is joining.
+    var joining: JoiningMark?
     /// The newest batch written.
     private(set) var position: LogPosition
     private(set) var failure: KVError?
@@ -71,6 +73,7 @@ struct WriterCore {
     mutating func drain() -> UInt64? {
         endHoldIfDue()
         if stops.nextMilliseconds != nil { stops.expire(now: clock.monotonicMilliseconds(), at: position) }
+        if let mark = joining, mark.removeIfOver() { joining = nil }
         for _ in 0..<WriterCore.roundsMax {
             if hold != nil {
                 inbox.settle()

@@ -61,6 +61,7 @@ extension WriterCore {
     /// end of the hold and is answered then by the role that is in force.
     private func publishRole(before: ShardRole) {
         published.newestTerm = newestTerm
+        if role.isLeader { joining?.end() }
         if hold == nil || role.isLeader || !published.role.isLeader { published.role = role }
         guard before.isLeader != role.isLeader else { return }
         logger.notice(

@@ -66,7 +66,10 @@ final class TestCluster: Sendable {
     ) async throws {
         try await with(layout) { cluster in
             try await cluster.startNodes()
-            if replicator { try await cluster.startReplicator() }
+            if replicator {
+                try await cluster.startReplicator()
+                try await cluster.waitUntilNodesAreReady()
+            }
             if router { try await cluster.startRouter() }
             try await body(cluster)
         }
@@ -144,7 +147,7 @@ final class TestCluster: Sendable {
     func startNode(_ node: Int, config: String? = nil) async throws {
         let process = try await launch(
             TestCluster.nodeName(node), .storageNode, nodeArguments(node, config: config))
-        try await waitUntilReady(listens[node], process)
+        try await waitUntilAlive(listens[node], process)
     }
 
     func startNodes() async throws {
@@ -152,7 +155,15 @@ final class TestCluster: Sendable {
         for node in 0..<(nodes.count - layout.spareNodes) {
             processes.append(try await launch(TestCluster.nodeName(node), .storageNode, nodeArguments(node)))
         }
-        for (process, address) in zip(processes, listens) { try await waitUntilReady(address, process) }
+        for (process, address) in zip(processes, listens) { try await waitUntilAlive(address, process) }
+    }
+
+    /// Waits until every node that was started with the cluster serves reads: a new follower does when the replicator
+    /// has brought it what its leader has.
+    func waitUntilNodesAreReady() async throws {
+        for node in 0..<(nodes.count - layout.spareNodes) {
+            try await waitUntilReady(listens[node], self.node(node))
+        }
     }
 
     func startRouter(_ name: String = "router", at address: NodeAddress? = nil, config: String? = nil) async throws {
@@ -169,11 +180,20 @@ final class TestCluster: Sendable {
 
     /// Waits for 200 from `/readyz`; gives up where the process ends.
     func waitUntilReady(_ address: NodeAddress, _ process: ChildProcess) async throws {
-        try await eventually("\(process.name) to be ready", within: .seconds(120)) {
+        try await wait(for: APIPath.readyz, at: address, process)
+    }
+
+    /// As ``waitUntilReady(_:_:)``, from `/healthz`: it answers, but it may have to catch up before it serves reads.
+    func waitUntilAlive(_ address: NodeAddress, _ process: ChildProcess) async throws {
+        try await wait(for: APIPath.healthz, at: address, process)
+    }
+
+    private func wait(for path: String, at address: NodeAddress, _ process: ChildProcess) async throws {
+        try await eventually("\(process.name) to answer 200 to \(path)", within: .seconds(120)) {
             if let status = process.exitStatus {
                 throw GivenUp(description: "\(process.name) ended (\(status)): \(process.log.suffix(600))")
             }
-            return try await HTTP.get(APIPath.readyz, from: address).status == 200
+            return try await HTTP.get(path, from: address).status == 200
         }
     }
 
