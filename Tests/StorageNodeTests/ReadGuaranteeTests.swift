@@ -73,7 +73,9 @@ import Wire
             let response = try await follower.get("/kv/a%2Fb?max_staleness=1h")
             #expect(response.status == 307)
             #expect(response.field("location") == leaderLocation("/kv/a%2Fb?max_staleness=1h&hops=1"))
-            #expect(try await follower.get("/kv/a").status == 404)
+            // It is new, and has nothing to answer from.
+            #expect(try await follower.get("/kv/a").status == 307)
+            #expect(try await follower.status().state == .joining)
             // The leader is at lsn 7, and this replica at none: it still does not know.
             #expect(try await follower.heartbeat(term: 1, lsn: 7, clockMilliseconds: wallMilliseconds).status == 200)
             #expect(try await follower.get("/kv/a?max_staleness=1h").status == 307)
@@ -82,6 +84,8 @@ import Wire
 
     @Test func onlyTheLeaderAnswersWhatOnlyTheLeaderMay() async throws {
         try await withLeaderAndFollower { leader, follower async throws in
+            #expect(try await follower.push(try await leader.log()).status == 200)
+            #expect(try await follower.status().state == .following)
             for method in [HTTPMethod.GET, .HEAD] {
                 let response = try await follower.send(method, "/kv/a?consistency=leader&hops=2")
                 #expect(response.status == 307)
