@@ -87,7 +87,7 @@ extension Node {
     func scheduleUpkeep(on eventLoop: any EventLoop) -> RepeatedTask {
         eventLoop.scheduleRepeatedAsyncTask(initialDelay: Node.expiryInterval, delay: Node.expiryInterval) { _ in
             let done = self.snapshotWork.run(on: eventLoop) {
-                for replica in self.view.openReplicas.values { replica.expireSnapshots() }
+                for replica in self.view.openReplicas.values { replica.tidySnapshots() }
             }
             // Where the threads are busy, the next round comes soon enough; a failure would end the rounds.
             return done.recover { _ in }

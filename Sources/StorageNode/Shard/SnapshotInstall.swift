@@ -82,10 +82,22 @@ extension ShardReplica {
     /// Throws `KVError(.unknownSnapshot)`.
     public func releaseSnapshot(id: String) throws(KVError) { try snapshots.release(id: id) }
 
-    /// Removes checkpoints that nobody used for a minute, and all of them where this replica does not lead. Blocks;
-    /// to be called every few seconds.
-    public func expireSnapshots() {
-        if role.isLeader { snapshots.expire() } else { snapshots.removeAll() }
+    /// Removes checkpoints that nobody used for a minute, all of them where this replica does not lead, and what was
+    /// received of a snapshot where that is of no use any more. Blocks; to be called every few seconds.
+    public func tidySnapshots() {
+        do throws(KVError) {
+            if role.isLeader {
+                snapshots.expire()
+                if received.receipt != nil { _ = try received.discard() }
+            } else {
+                snapshots.removeAll()
+                try received.giveUpAbandoned()
+            }
+        } catch {
+            guard error.code != .snapshotBusy else { return }
+            // It costs space and nothing else; the next round tries again.
+            logger.warning("cannot remove a snapshot: \(error)", metadata: ["shard": "\(configuration.name)"])
+        }
     }
 
     private func requireLeader() throws(KVError) {

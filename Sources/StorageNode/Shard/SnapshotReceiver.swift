@@ -33,7 +33,9 @@ public final class SnapshotReceiver: Sendable {
         self.freeBytes = freeBytes
         folder = SnapshotFolder(directory: configuration.directory)
         guard let left = try folder.restore(shard: configuration.name) else { return }
-        state.withLock { $0.reception.restore(left.manifest, received: left.received) }
+        state.withLock {
+            $0.reception.restore(left.manifest, received: left.received, now: clock.monotonicMilliseconds())
+        }
     }
 
     // MARK: Looking
@@ -141,6 +143,17 @@ public final class SnapshotReceiver: Sendable {
         }
         if isThere { try folder.clear() }
         return receipt
+    }
+
+    /// Gives up a transfer that nobody went on with for an hour. To be called from time to time.
+    func giveUpAbandoned() throws(KVError) {
+        guard
+            let id = state.withLock({ state in
+                state.reception.isAbandoned(now: clock.monotonicMilliseconds())
+                    ? state.reception.transfer?.manifest.id : nil
+            })
+        else { return }
+        _ = try discard(id: id)
     }
 
     // MARK: Installing

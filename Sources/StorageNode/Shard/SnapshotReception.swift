@@ -9,6 +9,8 @@ import Wire
 struct SnapshotReception: Sendable {
     /// How long a transfer that was active keeps others out.
     static let activeMilliseconds: UInt64 = 10_000
+    /// After that long without a part, what is here is given up: it takes space, and a leader has a newer one.
+    static let abandonedMilliseconds: UInt64 = 3_600_000
 
     struct Transfer: Sendable {
         let manifest: SnapshotManifest
@@ -16,6 +18,8 @@ struct SnapshotReception: Sendable {
         fileprivate(set) var received: [UInt64]
         /// Nil where nothing has happened since the node started.
         fileprivate(set) var lastActiveMilliseconds: UInt64?
+        /// When it was taken up where nothing has happened since.
+        fileprivate var restoredMilliseconds: UInt64 = 0
         fileprivate var isWriting = false
         fileprivate var isInstalling = false
 
@@ -38,8 +42,8 @@ struct SnapshotReception: Sendable {
 
     /// Takes up what was on disk when the node started.
     /// - Parameter received: bytes of each file, in the order of the manifest.
-    mutating func restore(_ manifest: SnapshotManifest, received: [UInt64]) {
-        transfer = Transfer(manifest: manifest, received: received)
+    mutating func restore(_ manifest: SnapshotManifest, received: [UInt64], now: UInt64) {
+        transfer = Transfer(manifest: manifest, received: received, restoredMilliseconds: now)
     }
 
     // MARK: Beginning
@@ -185,6 +189,13 @@ struct SnapshotReception: Sendable {
         transfer?.isInstalling = false
         transfer?.lastActiveMilliseconds = now
         if let damagedFile { transfer?.received[damagedFile] = 0 }
+    }
+
+    /// Whether nobody has gone on with the transfer for so long that it is to be given up.
+    func isAbandoned(now: UInt64) -> Bool {
+        guard let transfer, !transfer.isWriting, !transfer.isInstalling, !isStarting else { return false }
+        let last = transfer.lastActiveMilliseconds ?? transfer.restoredMilliseconds
+        return now >= last + SnapshotReception.abandonedMilliseconds
     }
 
     /// Gives the transfer up; the caller removes its files. False where there is none.
