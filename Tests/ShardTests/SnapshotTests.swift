@@ -232,6 +232,25 @@ import Wire
         try await pair.leader.close()
     }
 
+    /// Verifying takes its time, and a candidate may ask for a promise meanwhile.
+    @Test func aPromiseDuringTheVerificationIsKept() async throws {
+        let pair = try await SnapshotPair.open(writes: 20)
+        let follower = try pair.openFollower()
+        let manifest = try pair.leader.openSnapshot()
+        try follower.take(manifest, from: pair.leader)
+        let verified = try follower.verifySnapshot(id: manifest.id)
+        try await follower.fence(term: 2, candidate: NodeAddress(host: "127.0.0.1", port: 7_003))
+        await #expect {
+            _ = try await follower.installSnapshot(verified)
+        } throws: {
+            ($0 as? KVError)?.code == .staleTerm
+        }
+        let same = try pair.openFollower()
+        #expect(same.position == .start && same.newestTerm == 2)
+        try await same.close()
+        try await pair.leader.close()
+    }
+
     // MARK: The leader's side
 
     @Test func oneCheckpointServesSeveralFollowers() async throws {
@@ -256,7 +275,6 @@ import Wire
         try leader.database.flush()
         try leader.database.trimArchivedLogs(keepingBytes: 0)
         try await pair.write(210..<220)
-        try leader.log.lookUpFirstLsn()
         let third = try leader.openSnapshot()
         #expect(third.id != second.id)
         #expect(try third.position.position.lsn > second.position.position.lsn)

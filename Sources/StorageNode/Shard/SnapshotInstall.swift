@@ -163,11 +163,17 @@ extension ShardReplica {
     public func installSnapshot(_ manifest: SnapshotManifest) async throws(KVError) -> SnapshotInstallation {
         let install = SnapshotInstall(
             configuration: configuration, shared: shared, clock: clock, logger: logger)
-        guard !role.isLeader else {
-            throw KVError(.staleTerm, "this node leads \(configuration.name) and takes no snapshot of it")
-        }
         let replaced = position
-        let diverged = try await close { () throws(KVError) in try install.run(manifest) }
+        let diverged = try await close { [published, configuration] () throws(KVError) in
+            // Nothing is promised any more from here on, so this is the last word.
+            guard !published.role.isLeader, published.newestTerm <= manifest.leaderTerm else {
+                throw KVError(
+                    .staleTerm,
+                    "\(configuration.name) has promised term \(published.newestTerm) meanwhile, the snapshot comes from "
+                        + "term \(manifest.leaderTerm)")
+            }
+            return try install.run(manifest)
+        }
         return SnapshotInstallation(manifest: manifest, replaced: replaced, diverged: diverged)
     }
 

@@ -69,8 +69,8 @@ final class SnapshotSource: Sendable {
     /// once closed.
     func open(leaderTerm: UInt64) throws(KVError) -> SnapshotManifest {
         expire()
-        let firstLsn: UInt64?
-        if let known = log.firstLsn { firstLsn = known } else { firstLsn = try log.lookUpFirstLsn() }
+        // Looked up anew: RocksDB trims the log by itself too, and says nothing.
+        let firstLsn = try log.lookUpFirstLsn()
         let now = clock.monotonicMilliseconds()
         let committed = log.committed
         let shareable = try state.withLock { state throws(KVError) -> SnapshotManifest? in
