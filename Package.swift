@@ -135,8 +135,8 @@ let package = Package(
         tests(
             "StorageNodeTests",
             [
-                "TestSupport", "StorageNodeService", "Configuration", "DistribKVClient", "Sharding", "Wire", "ServiceSupport", "Core",
-                nioCore, nioPosix, nioHTTP1, logging,
+                "TestSupport", "StorageNodeService", "DistribKVClient", "Configuration", "Shard", "LSM", "Sharding",
+                "Wire", "HTTPServer", "ServiceSupport", "Core", nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         tests(
             "DistribKVClientTests",

@@ -17,18 +17,20 @@ final class NodeHandler: HTTPHandler {
     private let keys: KeyHandler
     private let replication: ReplicationHandler
     private let snapshots: SnapshotHandler
+    private let admin: ShardAdminHandler
 
-    private init(node: Node, view: NodeView, eventLoop: any EventLoop) {
+    private init(node: Node, admin: ShardAdmin, view: NodeView, eventLoop: any EventLoop) {
         self.node = node
         self.view = view
         keys = KeyHandler(node: node, view: view, eventLoop: eventLoop)
         replication = ReplicationHandler(node: node, view: view)
         snapshots = SnapshotHandler(node: node, view: view)
+        self.admin = ShardAdminHandler(admin: admin, view: view, eventLoop: eventLoop)
     }
 
     /// A handler that goes by the newest view of `node`, always. To be called on `eventLoop`.
-    static func make(node: Node, eventLoop: any EventLoop) -> NodeHandler {
-        let handler = NodeHandler(node: node, view: node.view, eventLoop: eventLoop)
+    static func make(node: Node, admin: ShardAdmin, eventLoop: any EventLoop) -> NodeHandler {
+        let handler = NodeHandler(node: node, admin: admin, view: node.view, eventLoop: eventLoop)
         let bound = NIOLoopBound(handler, eventLoop: eventLoop)
         handler.use(node.views.subscribe(on: eventLoop) { bound.value.use($0) })
         return handler
@@ -41,6 +43,7 @@ final class NodeHandler: HTTPHandler {
         keys.use(view)
         replication.use(view)
         snapshots.use(view)
+        admin.use(view)
     }
 
     func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(view.epochField) }
@@ -52,6 +55,8 @@ final class NodeHandler: HTTPHandler {
         case .PUT where target.hasPrefix(ReplicationHandler.pathPrefix): SnapshotHandler.bodyBytesMax
         case .PUT: node.configuration.storage.valueBytesMax
         case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.bodyBytesMax(target)
+        case .POST where target.hasPrefix(APIPath.topology): ShardAdminHandler.topologyBytesMax
+        case .POST where target.hasPrefix(ShardAdminHandler.pathPrefix): ShardAdminHandler.bodyBytesMax
         // Nothing here reads the body of another request, but a small one does no harm.
         default: 65_536
         }
@@ -80,17 +85,26 @@ final class NodeHandler: HTTPHandler {
 
     private func handleOther(_ request: HTTPRequest, _ exchange: HTTPExchange) {
         if let target = SnapshotTarget(request.path) { return snapshots.handle(target, request, exchange) }
+        if admin.handle(request, exchange) { return }
         if request.path.hasPrefix(ReplicationHandler.pathPrefix) { return replication.handle(request, exchange) }
         switch OperatingResource.requested(by: request) {
         case .resource(.healthz): exchange.respond(HTTPResponse(text: "ok"))
         case .resource(.readyz): exchange.respond(view.readiness)
-        case .resource(.topology): exchange.respond(view.topologyDocument)
+        case .resource(.topology): respondTopology(request, exchange)
         case .resource(.status): respondStatus(exchange)
         case .resource(.metrics):
             exchange.respond(
                 HTTPResponse(text: node.metrics.registry.exposition(), mediaType: MetricsRegistry.contentType))
         case .refused(let response): exchange.respond(response)
         }
+    }
+
+    /// Nodes compare their topologies by asking for any other than the one they have.
+    private func respondTopology(_ request: HTTPRequest, _ exchange: HTTPExchange) {
+        guard request.headers.first(name: "if-none-match") != view.topologyTag else {
+            return exchange.respond(HTTPResponse(status: 304, headers: [(name: "etag", value: view.topologyTag)]))
+        }
+        exchange.respond(view.topologyDocument)
     }
 
     private func respondStatus(_ exchange: HTTPExchange) {

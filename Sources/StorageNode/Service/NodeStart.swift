@@ -31,7 +31,7 @@ struct NodeStart {
         } else {
             throw NodeStart.nothing(configuration)
         }
-        try NodeStart.check(topology, isServedBy: configuration.address, wasSaved: saved != nil)
+        try check(topology)
         if topology != saved { try await blocking.runIfActive { try persisted.save(topology) } }
         return topology
     }
@@ -64,14 +64,22 @@ struct NodeStart {
                 + "(\(configuration.dataDirectory) is new)")
     }
 
-    private static func check(
-        _ topology: Topology, isServedBy address: NodeAddress, wasSaved: Bool
-    ) throws(KVError) {
+    /// An operator may have written a wrong address into sharding.toml or a flag; a topology that was learnt may have
+    /// given this node's replicas to others, and then it serves none.
+    private func check(_ topology: Topology) throws(KVError) {
+        let address = configuration.address
         guard !topology.nodes.contains(address) else { return }
+        guard topology == configuration.topology else {
+            return configuration.logger.warning(
+                """
+                this node is no replica of any shard now: it redirects all requests and keeps the files it has; \
+                it comes back with --join URL --shard NAME
+                """,
+                metadata: ["node": "\(address)", "epoch": "\(topology.epoch)"])
+        }
         let nodes = topology.nodes.map(\.description).joined(separator: ", ")
-        let rejoin = wasSaved ? "; a node that was removed comes back with --join URL --shard NAME" : ""
         throw KVError(
             .invalidConfiguration,
-            "no shard names \(address) as address or replica; use --advertise with one of \(nodes)\(rejoin)")
+            "no shard names \(address) as address or replica; use --advertise with one of \(nodes)")
     }
 }

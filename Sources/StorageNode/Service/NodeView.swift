@@ -21,6 +21,8 @@ final class NodeView: Sendable {
     let topology: Topology
     /// The answer to `GET /topology`.
     let topologyDocument: HTTPResponse
+    /// Its `etag`.
+    let topologyTag: String
     /// `kv-epoch: …` with its CRLF.
     let epochField: [UInt8]
     /// By position in `topology.shards`; nil where this node serves no replica of the shard.
@@ -43,7 +45,11 @@ final class NodeView: Sendable {
     ) throws {
         self.generation = generation
         self.topology = topology
-        topologyDocument = HTTPResponse(json: try topology.json())
+        let json = try topology.json()
+        topologyTag = TopologyTag.field(epoch: topology.epoch, document: json)
+        var document = HTTPResponse(json: json)
+        document.headers.append((name: "etag", value: topologyTag))
+        topologyDocument = document
         epochField = KVHeader.epochField(topology.epoch)
         self.replicas = topology.shards.map { replicas[$0.name] }
         self.absences = topology.shards.map { absences[$0.name] }

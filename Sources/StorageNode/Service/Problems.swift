@@ -8,6 +8,10 @@ extension Problem {
             self = problem
             return
         }
+        if let failure = error as? PeerFailure {
+            self.init(.replicaUnreachable, "\(failure)")
+            return
+        }
         guard let error = error as? KVError else {
             self.init(.internalError, "\(error)")
             return
@@ -16,10 +20,11 @@ extension Problem {
             switch error.code {
             case .overloaded: .overloaded
             case .invalidArgument: .badRequest
+            case .notFound: .unknownShard
             case .corrupted: .storageFailed
             case .storageFull: .storageFull
             case .storageFailed: .storageFailed
-            case .unavailable, .cancelled: .unavailable
+            case .unavailable, .cancelled, .timedOut: .unavailable
             case .notLeader: .notLeader
             case .staleTerm: .staleTerm
             case .logMismatch: .logMismatch

@@ -58,7 +58,7 @@ public final class StorageNode: Service {
             try DataDirectory(path: configuration.dataDirectory)
         }
         defer { withExtendedLifetime(directory) {} }
-        let connections = NodeConnections(group: group)
+        let connections = NodeConnections(group: group, configuration: .peers)
         do {
             try await run(blocking, group, connections)
         } catch {
@@ -78,14 +78,20 @@ public final class StorageNode: Service {
         } catch is CancellationError {
             return  // Asked to stop while it waited for the cluster.
         }
-        let node = try await StorageNode.open(topology, configuration, blocking)
+        let keeper = try await StorageNode.open(topology, configuration, blocking)
+        let node = Node(
+            configuration: configuration, keeper: keeper, peers: Peers(transport: connections),
+            readers: ReaderPool(
+                threads: configuration.storage.readerThreads, waitingMax: configuration.storage.readerQueueMax))
         do {
-            try await StorageNode.serve(node, group, blocking, onStart: onStart)
+            try await StorageNode.serve(node, connections, group, blocking, onStart: onStart)
         } catch {
-            try? await node.close()  // The first error is the one to show.
+            try? await node.stopThreads()  // The first error is the one to show.
+            try? await keeper.close()
             throw error
         }
-        try await node.close()
+        try await node.stopThreads()
+        try await keeper.close()
     }
 
     // MARK: Starting
@@ -94,35 +100,32 @@ public final class StorageNode: Service {
     /// - Parameter blocking: threads that may block, for as long as the node runs.
     private static func open(
         _ topology: Topology, _ configuration: StorageNodeConfiguration, _ blocking: NIOThreadPool
-    ) async throws -> Node {
+    ) async throws -> TopologyKeeper {
         let hosted = topology.shards.filter { $0.replicas.contains(configuration.address) }
         let opener = ReplicaOpener(configuration: configuration, databases: hosted.count, threads: blocking)
         var replicas: [String: ShardReplica] = [:]
         for shard in hosted { replicas[shard.name] = try await opener.open(shard, cluster: topology.cluster) }
-        return Node(
-            configuration: configuration,
-            view: try NodeView(
-                generation: 1, topology: topology, address: configuration.address, replicas: replicas),
-            opener: opener,
-            readers: ReaderPool(
-                threads: configuration.storage.readerThreads, waitingMax: configuration.storage.readerQueueMax))
+        let view = try NodeView(
+            generation: 1, topology: topology, address: configuration.address, replicas: replicas)
+        return TopologyKeeper(configuration: configuration, view: view, opener: opener, threads: blocking)
     }
 
     // MARK: Serving
 
     private static func serve(
-        _ node: Node, _ group: MultiThreadedEventLoopGroup, _ blocking: NIOThreadPool,
+        _ node: Node, _ connections: NodeConnections, _ group: MultiThreadedEventLoopGroup, _ blocking: NIOThreadPool,
         onStart: @Sendable (NodeAddress) -> Void
     ) async throws {
         let configuration = node.configuration
+        let admin = ShardAdmin(node: node)
+        let question = try await admin.spreading.holdUntilAsked()
         let server: HTTPServer
         do {
             server = try await HTTPServer.start(
                 configuration: HTTPServerConfiguration(
                     host: configuration.listen.host, port: configuration.listen.port), group: group
-            ) { NodeHandler.make(node: node, eventLoop: $0) }
+            ) { NodeHandler.make(node: node, admin: admin, eventLoop: $0) }
         } catch {
-            try await node.stopThreads()
             throw KVError(
                 .unavailable, "cannot listen on \(configuration.listen); is another process using it?", cause: error)
         }
@@ -130,7 +133,6 @@ public final class StorageNode: Service {
             try await blocking.runIfActive { try NodeStart.saveRecord(configuration) }
         } catch {
             await server.shutdown(grace: .zero)
-            try await node.stopThreads()
             throw error
         }
         let address = NodeAddress(
@@ -144,11 +146,18 @@ public final class StorageNode: Service {
             ])
         let upkeep = node.scheduleUpkeep(on: group.next())
         onStart(address)
-        try? await gracefulShutdown()  // Cancellation ends the wait as well: what follows is the same.
+        await withDiscardingTaskGroup { tasks in
+            tasks.addTask {
+                await admin.spreading.ask(question)
+                await admin.spreading.run()
+            }
+            try? await gracefulShutdown()  // Cancellation ends the wait as well: what follows is the same.
+            tasks.cancelAll()
+            await connections.shutdown()
+        }
         configuration.logger.info("stopping", metadata: ["connections": "\(server.connectionCount)"])
         upkeep.cancel()
         node.stopWaiting()
         await server.shutdown(grace: StorageNode.shutdownGrace)
-        try await node.stopThreads()
     }
 }

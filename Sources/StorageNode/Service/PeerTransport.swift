@@ -1,0 +1,26 @@
+import Core
+import DistribKVClient
+import NIOCore
+import NIOHTTP1
+import Sharding
+import Wire
+
+/// How requests reach other nodes; ``NodeConnections`` in earnest, a script in tests.
+protocol PeerTransport: Sendable {
+    /// Throws ``NodeFailure``. Bounded by `deadline`, not by cancellation.
+    func execute(_ request: NodeRequest, to address: NodeAddress, deadline: NIODeadline) async throws -> NodeResponse
+}
+
+extension NodeConnections: PeerTransport {}
+
+extension NodeConnectionsConfiguration {
+    /// A few small requests at a time, and topologies; one of a thousand shards has a few MiB.
+    static var peers: NodeConnectionsConfiguration {
+        var peers = NodeConnectionsConfiguration()
+        peers.connectionsPerNodeMax = 2
+        peers.waitersPerNodeMax = 64
+        peers.responseBodyBytesMax = 32 << 20
+        peers.connectTimeout = .seconds(1)
+        return peers
+    }
+}

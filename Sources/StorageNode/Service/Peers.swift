@@ -1,0 +1,124 @@
+import Core
+import DistribKVClient
+import NIOCore
+import NIOHTTP1
+import Sharding
+import Wire
+
+/// Why another node did not do what it was asked.
+enum PeerFailure: Error, CustomStringConvertible {
+    /// It does not take connections: no process is there.
+    case refused(String)
+    /// No answer in time, or no proper one.
+    case silent(String)
+    /// It answered with a problem.
+    case problem(kind: String, detail: String)
+
+    var description: String {
+        switch self {
+        case .refused(let reason), .silent(let reason): reason
+        case .problem(_, let detail): detail
+        }
+    }
+}
+
+/// What a node asks of others. Every question has a deadline.
+struct Peers: Sendable {
+    static let answerTimeout = TimeAmount.seconds(1)
+
+    let transport: any PeerTransport
+
+    /// The topology of `peer`; nil where it is `own`.
+    func topology(of peer: NodeAddress, unless own: Topology) async throws(PeerFailure) -> Topology? {
+        let tag = TopologyTag.field(of: own)
+        let response = try await ask(
+            peer, NodeRequest(method: .GET, target: APIPath.topology, headers: [("if-none-match", tag)]))
+        guard response.status != 304 else { return nil }
+        return try topology(in: response, from: peer)
+    }
+
+    /// Shows `topology` to `peer`; returns the one it has then.
+    func show(_ topology: Topology, to peer: NodeAddress) async throws(PeerFailure) -> Topology {
+        let document: [UInt8]
+        do {
+            document = try topology.json()
+        } catch {
+            throw .silent("the topology cannot be encoded: \(error)")
+        }
+        let request = NodeRequest(
+            method: .POST, target: APIPath.topology, headers: [("content-type", MediaType.json)],
+            body: ByteBuffer(bytes: document))
+        return try self.topology(in: try await ask(peer, request), from: peer)
+    }
+
+    func history(ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure) -> HistoryDocument {
+        let request = NodeRequest(method: .GET, target: APIPath.history(shard: shard))
+        return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
+    }
+
+    func fence(_ fence: FenceRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure)
+        -> HistoryDocument
+    {
+        let body: [UInt8]
+        do {
+            body = try DocumentCoding.encode(fence)
+        } catch {
+            throw .silent("the request cannot be encoded: \(error)")
+        }
+        let request = NodeRequest(
+            method: .POST, target: APIPath.fence(shard: shard), headers: [("content-type", MediaType.json)],
+            body: ByteBuffer(bytes: body))
+        return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
+    }
+
+    // MARK: Asking
+
+    private func ask(_ peer: NodeAddress, _ request: NodeRequest) async throws(PeerFailure) -> NodeResponse {
+        do {
+            return try await transport.execute(request, to: peer, deadline: .now() + Peers.answerTimeout)
+        } catch let failure as NodeFailure {
+            if failure.delivery == .notSent, failure.error.code == .unavailable {
+                throw .refused(failure.description)
+            }
+            throw .silent(failure.description)
+        } catch {
+            throw .silent("\(error)")
+        }
+    }
+
+    private func topology(in response: NodeResponse, from peer: NodeAddress) throws(PeerFailure) -> Topology {
+        try check(response, from: peer)
+        do {
+            return try Topology(json: response.body.readableBytesView)
+        } catch {
+            throw .silent("\(peer) did not answer with a topology: \(error)")
+        }
+    }
+
+    private func decode<Document: Decodable>(
+        _ type: Document.Type, _ response: NodeResponse, from peer: NodeAddress
+    ) throws(PeerFailure) -> Document {
+        try check(response, from: peer)
+        do {
+            return try DocumentCoding.decode(type, from: response.body.readableBytesView)
+        } catch {
+            throw .silent("\(peer) did not answer as a storage node does: \(error)")
+        }
+    }
+
+    private func check(_ response: NodeResponse, from peer: NodeAddress) throws(PeerFailure) {
+        guard response.status != 200 else { return }
+        struct Document: Decodable {
+            var type: String
+            var detail: String
+        }
+        do {
+            let problem = try DocumentCoding.decode(Document.self, from: response.body.readableBytesView)
+            throw PeerFailure.problem(kind: problem.type, detail: problem.detail)
+        } catch let failure as PeerFailure {
+            throw failure
+        } catch {
+            throw .silent("\(peer) answered \(response.status)")
+        }
+    }
+}

@@ -1,0 +1,151 @@
+import Core
+import Sharding
+import Wire
+
+/// Whether a follower may lead because the leader is gone, and what is lost then. Decides, does nothing.
+///
+/// Two rounds: first every other replica is asked where it stands, and the follower refuses before it disturbs anybody;
+/// then those that may count are asked to promise the new term, after which none of them takes anything of an older
+/// one, and what they have then decides.
+struct PromotionDecision {
+    /// Where a replica stands.
+    struct Standing: Equatable {
+        var position: LogPosition
+        var newestTerm: UInt64
+        var isLeading = false
+        /// What it last heard from its leader.
+        var leaderLastSeen: HistoryDocument.LeaderSighting?
+    }
+
+    enum Answer: Equatable {
+        case standing(Standing)
+        case silent(String)
+        /// It answered, but promises nothing.
+        case refused(String)
+
+        var standing: Standing? {
+            if case .standing(let standing) = self { standing } else { nil }
+        }
+    }
+
+    let epoch: UInt64
+    let shard: ShardTopology
+    let candidate: NodeAddress
+    let force: Bool
+    /// Where the candidate stands itself.
+    let own: Standing
+
+    struct Plan: Equatable {
+        var term: UInt64
+        /// Whom to ask for the promise.
+        var promisers: [NodeAddress]
+    }
+
+    struct Conclusion: Equatable {
+        var position: LogPosition
+        /// Nothing was written that is not kept.
+        var isComplete: Bool
+        var leaderLastSeen: HistoryDocument.LeaderSighting?
+        var unreachable: [NodeAddress]
+    }
+
+    /// The other replicas, the leader so far first.
+    var others: [NodeAddress] { shard.replicas.filter { $0 != candidate } }
+
+    // MARK: First round
+
+    /// - Parameter answers: of ``others`` to the question where they stand.
+    ///
+    /// Throws the problem that speaks against it.
+    func plan(_ answers: [NodeAddress: Answer]) throws(Problem) -> Plan {
+        if !force, shard.leader != candidate, answers[shard.leader]?.standing?.isLeading ?? false {
+            throw Problem(
+                .topologyConflict,
+                "\(shard.leader) leads \(shard.name) and answers: move the leadership without loss with kv failover "
+                    + "\(shard.name) --to \(candidate), or take it over with --force.")
+        }
+        try checkReached(answers)
+        try checkNobodyHasMore(answers)
+        let standings = answers.values.compactMap(\.standing)
+        let newest = standings.reduce(max(epoch, own.newestTerm, shard.term)) { max($0, $1.newestTerm) }
+        return Plan(term: newest + 1, promisers: others.filter { answers[$0]?.standing != nil })
+    }
+
+    // MARK: Second round
+
+    /// - Parameter promises: of those that were asked for one, where they stood then.
+    ///
+    /// Throws the problem that speaks against it.
+    func conclude(_ plan: Plan, asked answers: [NodeAddress: Answer], promised promises: [NodeAddress: Answer])
+        throws(Problem) -> Conclusion
+    {
+        var known = answers
+        for (address, promise) in promises {
+            if case .refused(let reason) = promise {
+                throw Problem(
+                    .topologyConflict,
+                    "\(address) has promised \(shard.name) elsewhere meanwhile (\(reason)): look at kv status and "
+                        + "try again.")
+            }
+            known[address] = promise
+        }
+        try checkReached(known)
+        try checkNobodyHasMore(known)
+        let leader = known[shard.leader]?.standing
+        let isLeaderKept = shard.leader == candidate || leader.map { !isAhead($0) } ?? false
+        return Conclusion(
+            position: own.position, isComplete: isLeaderKept, leaderLastSeen: lastSeen(known, leader),
+            unreachable: others.filter { $0 != shard.leader && known[$0]?.standing == nil })
+    }
+
+    // MARK: Judging
+
+    private func isAhead(_ other: Standing) -> Bool { own.position < other.position }
+
+    /// The leader may be gone: that is what this is for. Others may have more.
+    private func checkReached(_ answers: [NodeAddress: Answer]) throws(Problem) {
+        guard !force else { return }
+        for address in others where address != shard.leader {
+            switch answers[address] {
+            case .standing: continue
+            case .silent(let reason), .refused(let reason):
+                throw unreached(address, reason)
+            case nil:
+                throw unreached(address, "it was not asked")
+            }
+        }
+    }
+
+    private func unreached(_ address: NodeAddress, _ reason: String) -> Problem {
+        Problem(
+            .replicaUnreachable,
+            "\(address) may have more of \(shard.name) and does not answer (\(reason)): start it, or accept to lose "
+                + "that with --force.",
+            members: ["node": "\(address)"])
+    }
+
+    private func checkNobodyHasMore(_ answers: [NodeAddress: Answer]) throws(Problem) {
+        let ahead = others.compactMap { address -> (address: NodeAddress, position: LogPosition)? in
+            // Whoever forces a leader out accepts to lose what only that has.
+            if force, address == shard.leader { return nil }
+            guard let standing = answers[address]?.standing, isAhead(standing) else { return nil }
+            return (address, standing.position)
+        }
+        guard let best = ahead.max(by: { $0.position < $1.position }) else { return }
+        throw Problem(
+            .followerBehind,
+            "\(best.address) has more of \(shard.name) (\(best.position)) than \(candidate) (\(own.position)): use "
+                + "kv failover \(shard.name) --to \(best.address).",
+            members: ["node": "\(best.address)", "lsn": "\(best.position.lsn)"])
+    }
+
+    /// The most that anybody heard of the leader so far.
+    private func lastSeen(
+        _ answers: [NodeAddress: Answer], _ leader: Standing?
+    ) -> HistoryDocument.LeaderSighting? {
+        if let leader { return HistoryDocument.LeaderSighting(lsn: leader.position.lsn, millisecondsAgo: 0) }
+        let sightings =
+            answers.values.compactMap { $0.standing?.leaderLastSeen } + [own.leaderLastSeen].compactMap { $0 }
+        return sightings.max { ($0.lsn, $1.millisecondsAgo) < ($1.lsn, $0.millisecondsAgo) }
+    }
+}

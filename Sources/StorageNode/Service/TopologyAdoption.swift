@@ -1,0 +1,113 @@
+import Core
+import Shard
+import Sharding
+import Wire
+
+/// What a node does about a topology that it is shown. Decides, does nothing.
+///
+/// Invariants: only a topology that supersedes the current one is adopted; it is saved before anything is done by it;
+/// a shard's term never goes back.
+struct TopologyAdoption {
+    /// Of this node.
+    var address: NodeAddress
+    var current: Topology
+    /// The roles of the replicas that are open, by the names of their shards.
+    var roles: [String: ShardRole]
+
+    enum Decision: Equatable {
+        /// The sender is told why.
+        case refuse(Problem)
+        /// It is the current one, or an older one.
+        case ignore
+        case adopt([Step])
+    }
+
+    /// To be done in their order.
+    enum Step: Equatable {
+        /// Saves the topology, durably.
+        case persist
+        /// Takes no writes any more, or takes batches of a newer term.
+        case follow(shard: String, term: UInt64)
+        /// Opens a replica that was not served here, in the role the topology says.
+        case open(shard: String)
+        /// Begins a term. Where the replica has promised that term elsewhere it goes on following.
+        case lead(shard: String, term: UInt64)
+        /// Serves by the topology; returns when every event loop does.
+        case publish
+        /// Closes a replica that is not this node's any more, and keeps its files.
+        case close(shard: String)
+    }
+
+    func decide(on incoming: Topology) throws -> Decision {
+        guard incoming.cluster == current.cluster else {
+            return .refuse(
+                Problem(
+                    .badRequest,
+                    "This topology is of cluster \"\(incoming.cluster)\", but this node belongs to cluster "
+                        + "\"\(current.cluster)\"."))
+        }
+        guard try incoming.supersedes(current) else { return .ignore }
+        if let known = TopologyAdoption.shardThatGoesBack(from: current, to: incoming),
+            let shown = incoming.shard(named: known.name)
+        {
+            return .refuse(
+                Problem(
+                    .staleTerm,
+                    "This topology of epoch \(incoming.epoch) has \(known.name) in term \(shown.term), but "
+                        + "\(known.leader) leads it in term \(known.term): start from GET \(APIPath.topology)."))
+        }
+        return .adopt(steps(to: incoming))
+    }
+
+    /// A shard, as `current` has it, whose term is lower in `incoming`.
+    private static func shardThatGoesBack(from current: Topology, to incoming: Topology) -> ShardTopology? {
+        current.shards.first { known in
+            incoming.shard(named: known.name).map { $0.term < known.term } ?? false
+        }
+    }
+
+    private func steps(to incoming: Topology) -> [Step] {
+        var follow: [Step] = []
+        var open: [Step] = []
+        var lead: [Step] = []
+        for shard in incoming.shards where shard.replicas.contains(address) {
+            guard let role = roles[shard.name] else {
+                open.append(.open(shard: shard.name))
+                continue
+            }
+            let wanted: ShardRole =
+                shard.leader == address ? .leader(term: shard.term) : .follower(term: shard.term)
+            guard role != wanted else { continue }
+            if wanted.isLeader {
+                lead.append(.lead(shard: shard.name, term: shard.term))
+            } else if role.isLeader || shard.term > role.term {
+                follow.append(.follow(shard: shard.name, term: shard.term))
+            }
+        }
+        let close = roles.keys.sorted().filter { name in
+            !(incoming.shard(named: name)?.replicas.contains(address) ?? false)
+        }
+        // Who stops leading does so before anybody is sent to the new leader; a replica is closed only when no
+        // event loop uses it.
+        return [.persist] + follow + open + lead + [.publish] + close.map { .close(shard: $0) }
+    }
+
+    /// The topology that both of two lead to, where neither can be adopted by whoever has the other: made while they
+    /// could not talk, each moves the leader of another shard. Every shard is as the one with its higher term has it.
+    ///
+    /// Whoever meets the two makes the same one of them. Nil where one of the two will do.
+    static func reconciled(_ own: Topology, _ other: Topology) throws -> Topology? {
+        guard own.cluster == other.cluster, own != other else { return nil }
+        let (newer, older) = try own.supersedes(other) ? (own, other) : (other, own)
+        guard shardThatGoesBack(from: older, to: newer) != nil else { return nil }
+        let shards = newer.shards.map { shard in
+            guard let known = older.shard(named: shard.name), known.term > shard.term else { return shard }
+            var merged = shard
+            merged.term = known.term
+            merged.leader = known.leader
+            merged.followers = known.followers
+            return merged
+        }
+        return try Topology(cluster: own.cluster, epoch: newer.epoch + 1, shards: shards)
+    }
+}

@@ -1,0 +1,150 @@
+import Core
+import Sharding
+import Testing
+import Wire
+
+@testable import StorageNodeService
+
+@Suite struct PromotionDecisionTests {
+    private typealias Answer = PromotionDecision.Answer
+
+    private func decision(
+        force: Bool = false, own: LogPosition = position(1, 100), newest: UInt64 = 1, as candidate: NodeAddress = n2
+    ) throws -> PromotionDecision {
+        let topology = try makeTopology(epoch: 4, [(1, [n1, n2, n3])])
+        return PromotionDecision(
+            epoch: 4, shard: topology.shards[0], candidate: candidate, force: force,
+            own: .init(
+                position: own, newestTerm: newest, leaderLastSeen: .init(lsn: 105, millisecondsAgo: 700)))
+    }
+
+    private func standing(
+        _ lsn: UInt64, term: UInt64 = 1, newest: UInt64 = 1, leads: Bool = false, seen: UInt64? = nil
+    ) -> Answer {
+        .standing(
+            .init(
+                position: position(term, lsn), newestTerm: newest, isLeading: leads,
+                leaderLastSeen: seen.map { .init(lsn: $0, millisecondsAgo: 50) }))
+    }
+
+    @Test func theLeaderIsGone() throws {
+        let decision = try decision()
+        let answers = [n1: Answer.silent("refused"), n3: standing(90, newest: 7, seen: 110)]
+        let plan = try decision.plan(answers)
+        #expect(plan == .init(term: 8, promisers: [n3]))
+        #expect(
+            try decision.conclude(plan, asked: answers, promised: [n3: standing(100, newest: 8, seen: 110)])
+                == .init(
+                    position: position(1, 100), isComplete: false,
+                    leaderLastSeen: .init(lsn: 110, millisecondsAgo: 50), unreachable: []))
+    }
+
+    @Test func terms() throws {
+        let answers = [n1: Answer.silent("refused"), n3: standing(90)]
+        #expect(try decision().plan(answers).term == 5)
+        #expect(try decision(newest: 12).plan(answers).term == 13)
+    }
+
+    @Test func theLeaderAnswers() throws {
+        let answers = [n1: standing(120, leads: true), n3: standing(90)]
+        #expect(
+            throws: Problem(
+                .topologyConflict,
+                "127.0.0.1:1 leads s0 and answers: move the leadership without loss with kv failover s0 --to "
+                    + "127.0.0.1:2, or take it over with --force.")
+        ) { _ = try decision().plan(answers) }
+        // With force it is fenced like the others, and what it has more does not count.
+        let forced = try decision(force: true)
+        let plan = try forced.plan(answers)
+        #expect(plan == .init(term: 5, promisers: [n1, n3]))
+        let conclusion = try forced.conclude(
+            plan, asked: answers, promised: [n1: standing(123, newest: 5), n3: standing(90, newest: 5)])
+        #expect(conclusion.leaderLastSeen == .init(lsn: 123, millisecondsAgo: 0))
+        #expect(!conclusion.isComplete)
+        // Nothing is lost where it turns out to have no more.
+        let equal = try forced.conclude(
+            plan, asked: answers, promised: [n1: standing(100, newest: 5), n3: standing(90, newest: 5)])
+        #expect(equal.isComplete)
+    }
+
+    /// A leader that was fenced and left alone takes the shard again, or one that has all of it does.
+    @Test func theLeaderFollowsNow() throws {
+        let answers = [n1: standing(120, newest: 5), n3: standing(90)]
+        #expect(
+            throws: Problem(
+                .followerBehind,
+                "127.0.0.1:1 has more of s0 (term 1 lsn 120) than 127.0.0.1:2 (term 1 lsn 100): use kv failover s0 "
+                    + "--to 127.0.0.1:1.", members: ["node": "127.0.0.1:1", "lsn": "120"])
+        ) { _ = try decision().plan(answers) }
+        let again = try decision(own: position(1, 120), newest: 5, as: n1)
+        let plan = try again.plan([n2: standing(100), n3: standing(90)])
+        #expect(plan == .init(term: 6, promisers: [n2, n3]))
+        #expect(
+            try again.conclude(
+                plan, asked: [n2: standing(100), n3: standing(90)], promised: [n2: standing(100), n3: standing(90)]
+            ).isComplete)
+    }
+
+    @Test func anotherHasMore() throws {
+        let behind = Problem(
+            .followerBehind,
+            "127.0.0.1:3 has more of s0 (term 1 lsn 101) than 127.0.0.1:2 (term 1 lsn 100): use kv failover s0 --to "
+                + "127.0.0.1:3.", members: ["node": "127.0.0.1:3", "lsn": "101"])
+        let gone = [n1: Answer.silent("refused")]
+        for force in [false, true] {
+            let decision = try decision(force: force)
+            #expect(throws: behind) { _ = try decision.plan(gone.merging([n3: standing(101)]) { $1 }) }
+            // It took more between question and promise.
+            let answers = gone.merging([n3: standing(100)]) { $1 }
+            let plan = try decision.plan(answers)
+            #expect(throws: behind) {
+                _ = try decision.conclude(plan, asked: answers, promised: [n3: standing(101)])
+            }
+        }
+        // The newer term counts before the higher lsn.
+        let answers = gone.merging([n3: standing(60, term: 3)]) { $1 }
+        #expect(throws: Problem.self) { _ = try decision().plan(answers) }
+        #expect(throws: Never.self) {
+            _ = try decision(own: position(3, 61)).plan(gone.merging([n3: standing(100, term: 1)]) { $1 })
+        }
+    }
+
+    @Test func anotherIsNotReached() throws {
+        let silent = [n1: Answer.silent("refused"), n3: .silent("no answer within 1 s")]
+        #expect(
+            throws: Problem(
+                .replicaUnreachable,
+                "127.0.0.1:3 may have more of s0 and does not answer (no answer within 1 s): start it, or accept to "
+                    + "lose that with --force.", members: ["node": "127.0.0.1:3"])
+        ) { _ = try decision().plan(silent) }
+        let forced = try decision(force: true)
+        let plan = try forced.plan(silent)
+        #expect(plan.promisers == [])
+        let conclusion = try forced.conclude(plan, asked: silent, promised: [:])
+        #expect(conclusion.unreachable == [n3])
+        #expect(conclusion.leaderLastSeen == .init(lsn: 105, millisecondsAgo: 700))
+        // It was there for the question and gone for the promise.
+        let answers = [n1: Answer.silent("refused"), n3: standing(90)]
+        #expect(throws: Problem.self) {
+            _ = try decision().conclude(
+                try decision().plan(answers), asked: answers, promised: [n3: .silent("no answer")])
+        }
+    }
+
+    @Test func anotherHasPromisedElsewhere() throws {
+        let answers = [n1: Answer.silent("refused"), n3: standing(90)]
+        for force in [false, true] {
+            let decision = try decision(force: force)
+            let plan = try decision.plan(answers)
+            #expect(
+                throws: Problem(
+                    .topologyConflict,
+                    "127.0.0.1:3 has promised s0 elsewhere meanwhile (term 6 belongs to another): look at kv status "
+                        + "and try again.")
+            ) {
+                _ = try decision.conclude(
+                    plan, asked: answers, promised: [n3: .refused("term 6 belongs to another")])
+            }
+        }
+    }
+}
