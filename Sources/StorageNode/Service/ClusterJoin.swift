@@ -8,7 +8,7 @@ import Sharding
 import Wire
 
 /// Does what a ``JoinProgress`` says, over connections to nodes.
-struct ClusterJoin {
+struct ClusterJoin: Sendable {
     /// Where the caller has something to do.
     enum Step {
         /// Serve by this topology, then go on.

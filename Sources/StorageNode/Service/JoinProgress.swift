@@ -24,9 +24,9 @@ struct JoinLimits: Sendable {
 /// Ask for ``next(at:)``, do what it says, report with ``receive(_:at:)``, and ask again until it ends. First the
 /// topology is asked for, then the leader of each shard. Whatever goes wrong on the way starts over with the topology,
 /// because another node may lead by then. A shard that has the node as a replica already is not asked.
-struct JoinProgress {
+struct JoinProgress: Sendable {
     /// Times are since the start.
-    enum Action {
+    enum Action: Sendable {
         /// `GET /topology` there.
         case fetchTopology(NodeAddress)
         /// Begin to serve by this topology; nothing to report. Once, before the first registration, because the
@@ -49,7 +49,7 @@ struct JoinProgress {
         case failure(String)
     }
 
-    private enum Phase {
+    private enum Phase: Sendable {
         case finding
         /// The topology is known.
         case found
@@ -58,7 +58,7 @@ struct JoinProgress {
         case ended(Action)
     }
 
-    private struct Registration {
+    private struct Registration: Sendable {
         var shard: String
         var leader: NodeAddress
         var target: String
@@ -69,7 +69,7 @@ struct JoinProgress {
     private let settings: JoinSettings
     private let limits: JoinLimits
     /// Answers 0.5 to 1, so that those who failed together do not return together.
-    private let jitter: () -> Double
+    private let jitter: @Sendable () -> Double
     private var phase = Phase.finding
     /// The newest one seen.
     private var topology: Topology?
@@ -84,7 +84,7 @@ struct JoinProgress {
     ///   - hasData: whether this node has served from its data directory before.
     init(
         node: NodeAddress, settings: JoinSettings, known: Topology?, hasData: Bool, limits: JoinLimits = JoinLimits(),
-        jitter: @escaping () -> Double
+        jitter: @escaping @Sendable () -> Double
     ) {
         self.node = node
         self.settings = settings

@@ -5,6 +5,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Sharding
+import Wire
 
 /// Finds out which topology a node starts with: that of sharding.toml, of its data directory or of the cluster it
 /// joins, whichever is newest.
@@ -15,35 +16,64 @@ struct NodeStart {
     /// Threads that may block.
     let blocking: NIOThreadPool
 
-    /// The topology to serve by, saved where this node is in it.
+    /// What to begin with.
+    struct Plan: Sendable {
+        var topology: Topology
+        /// The node has to be taken in by the cluster once it serves; nil where it has been.
+        var join: ClusterJoin?
+    }
+
+    /// Decides what to serve by, and saves it where this node is in it.
     ///
-    /// Throws `KVError` with the one line to show where there is none, or the node is not taken in.
-    func topology() async throws -> Topology {
+    /// Throws `KVError` with the one line to show where there is no topology, or the node cannot join.
+    func plan() async throws -> Plan {
         let persisted = PersistedTopology(directory: configuration.dataDirectory)
         let saved = try await blocking.runIfActive { try persisted.load() }
         let choice = try TopologyChoice.choose(file: configuration.topology, saved: saved)
         if let note = choice?.note { configuration.logger.notice("\(note)") }
-        let topology: Topology
+        let plan: Plan
         if let settings = configuration.join {
-            topology = try await join(settings, known: choice?.topology, hasData: saved != nil)
+            plan = try await join(settings, known: choice?.topology, hasData: saved != nil)
         } else if let choice {
-            topology = choice.topology
+            plan = Plan(topology: choice.topology)
         } else {
             throw NodeStart.nothing(configuration)
         }
-        try check(topology)
-        if topology != saved { try await blocking.runIfActive { try persisted.save(topology) } }
-        return topology
+        if plan.join == nil { try check(plan.topology) }
+        // What belongs to a cluster that has not taken this node in is not kept: it may be another one next time.
+        let isMember = plan.topology.nodes.contains(configuration.address)
+        if plan.topology != saved, isMember || saved != nil || plan.join == nil {
+            try await blocking.runIfActive { [topology = plan.topology] in try persisted.save(topology) }
+        }
+        return plan
     }
 
-    private func join(_ settings: JoinSettings, known: Topology?, hasData: Bool) async throws -> Topology {
+    private func join(_ settings: JoinSettings, known: Topology?, hasData: Bool) async throws -> Plan {
         var join = ClusterJoin(
             node: configuration.address, settings: settings, known: known, hasData: hasData,
             connections: connections, logger: configuration.logger)
+        switch try await join.advance() {
+        case .serve(let topology): return Plan(topology: topology, join: join)
+        case .joined(let topology), .unconfirmed(let topology): return Plan(topology: topology)
+        }
+    }
+
+    /// Has the cluster take the node in, which serves by now, and adopts the topology that says so.
+    ///
+    /// Throws `KVError` with the one line to show, `CancellationError`.
+    static func finish(_ join: ClusterJoin, keeper: TopologyKeeper) async throws {
+        var join = join
         while true {
             switch try await join.advance() {
             case .serve: continue
-            case .joined(let topology), .unconfirmed(let topology): return topology
+            case .joined(let topology), .unconfirmed(let topology):
+                do {
+                    // The leader has shown it to this node as well, most likely: then there is nothing to do.
+                    _ = try await keeper.adopt(topology, from: "joining")
+                } catch let problem as Problem {
+                    throw KVError(.unavailable, "cannot go by the cluster's topology: \(problem.detail)")
+                }
+                return
             }
         }
     }

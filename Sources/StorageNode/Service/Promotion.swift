@@ -67,6 +67,12 @@ struct Promotion {
         if shard.leader == node.address, replica.role.isLeader {
             throw Problem(.topologyConflict, "\(node.address) leads \(name) already.")
         }
+        if replica.isJoining {
+            throw Problem(
+                .followerBehind,
+                "The replica of \(name) on \(node.address) is new and has never had all that its leader had: have "
+                    + "another one lead.")
+        }
         if let failure = replica.failure {
             throw Problem(.storageFailed, "The replica of \(name) here takes no writes: \(failure)")
         }

@@ -27,15 +27,20 @@ struct ReplicaOpener: Sendable {
 
     /// Opens the replica of `shard` in the role that the topology gives to this node.
     ///
+    /// - Parameter joins: this node had no replica of the shard so far; what its directory may hold is old.
+    ///
     /// Throws `KVError` as ``ShardReplica`` does.
-    func open(_ shard: ShardTopology, cluster: String) async throws -> ShardReplica {
-        try await threads.runIfActive { try openBlocking(shard, cluster: cluster) }
+    func open(_ shard: ShardTopology, cluster: String, joins: Bool = false) async throws -> ShardReplica {
+        try await threads.runIfActive { try openBlocking(shard, cluster: cluster, joins: joins) }
     }
 
-    private func openBlocking(_ shard: ShardTopology, cluster: String) throws(KVError) -> ShardReplica {
+    private func openBlocking(
+        _ shard: ShardTopology, cluster: String, joins: Bool
+    ) throws(KVError) -> ShardReplica {
         var options = ShardConfiguration(
             name: shard.name, cluster: cluster, directory: "\(configuration.dataDirectory)/shards/\(shard.name)")
         options.node = configuration.address
+        options.joins = joins
         options.durability = configuration.storage.durability
         options.ackWaitersMax = configuration.ackWaitersMax
         options.logRetentionBytes = configuration.replication.logRetentionBytes

@@ -72,19 +72,19 @@ public final class StorageNode: Service {
         _ blocking: NIOThreadPool, _ group: MultiThreadedEventLoopGroup, _ connections: NodeConnections
     ) async throws {
         let start = NodeStart(configuration: configuration, connections: connections, blocking: blocking)
-        let topology: Topology
+        let plan: NodeStart.Plan
         do {
-            topology = try await cancelWhenGracefulShutdown { try await start.topology() }
+            plan = try await cancelWhenGracefulShutdown { try await start.plan() }
         } catch is CancellationError {
             return  // Asked to stop while it waited for the cluster.
         }
-        let keeper = try await StorageNode.open(topology, configuration, blocking)
+        let keeper = try await StorageNode.open(plan.topology, configuration, blocking)
         let node = Node(
             configuration: configuration, keeper: keeper, peers: Peers(transport: connections),
             readers: ReaderPool(
                 threads: configuration.storage.readerThreads, waitingMax: configuration.storage.readerQueueMax))
         do {
-            try await StorageNode.serve(node, connections, group, blocking, onStart: onStart)
+            try await StorageNode.serve(node, plan.join, connections, group, blocking, onStart: onStart)
         } catch {
             try? await node.stopThreads()  // The first error is the one to show.
             try? await keeper.close()
@@ -113,8 +113,8 @@ public final class StorageNode: Service {
     // MARK: Serving
 
     private static func serve(
-        _ node: Node, _ connections: NodeConnections, _ group: MultiThreadedEventLoopGroup, _ blocking: NIOThreadPool,
-        onStart: @Sendable (NodeAddress) -> Void
+        _ node: Node, _ join: ClusterJoin?, _ connections: NodeConnections, _ group: MultiThreadedEventLoopGroup,
+        _ blocking: NIOThreadPool, onStart: @Sendable (NodeAddress) -> Void
     ) async throws {
         let configuration = node.configuration
         let admin = ShardAdmin(node: node)
@@ -130,9 +130,14 @@ public final class StorageNode: Service {
                 .unavailable, "cannot listen on \(configuration.listen); is another process using it?", cause: error)
         }
         do {
+            // The replicator comes as soon as the cluster has taken the node in, so that it has to serve before.
+            if let join {
+                try await cancelWhenGracefulShutdown { try await NodeStart.finish(join, keeper: node.keeper) }
+            }
             try await blocking.runIfActive { try NodeStart.saveRecord(configuration) }
         } catch {
             await server.shutdown(grace: .zero)
+            if error is CancellationError { return }  // Asked to stop while it waited for the cluster.
             throw error
         }
         let address = NodeAddress(

@@ -157,7 +157,7 @@ final class TopologyKeeper: Sendable {
     private func open(_ name: String, _ topology: Topology, _ work: inout Work) async {
         guard let shard = topology.shard(named: name) else { return }
         do {
-            work.replicas[name] = try await opener.open(shard, cluster: topology.cluster)
+            work.replicas[name] = try await opener.open(shard, cluster: topology.cluster, joins: true)
             work.absences[name] = nil
         } catch {
             logger.error("replica does not open", metadata: ["shard": "\(name)", "reason": "\(error)"])
