@@ -45,6 +45,8 @@ import Wire
             #expect(unchanged.field("kv-lag").flatMap { UInt64($0) } != nil)
             #expect(try await leader.get("/kv/a").field("kv-lag") == nil)
             #expect(try await follower.status().lagMilliseconds != nil)
+            let shown = try await follower.metric("distribkv_shard_lag_milliseconds")
+            #expect(shown == shown.rounded() && shown < 60_000)
             #expect(try await leader.status().lagMilliseconds == nil)
             #expect(try await leader.status().followers == [])
         }

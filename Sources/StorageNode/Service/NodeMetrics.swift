@@ -59,7 +59,7 @@ final class NodeMetrics: Sendable {
             $0.failure == nil ? 1 : 0
         }
         gauges("distribkv_shard_lag_milliseconds", "How far a follower may be behind its leader.", views) {
-            $0.role.isLeader ? nil : $0.freshness.lagMilliseconds.map(Double.init)
+            $0.role.isLeader ? nil : $0.freshness.lagMilliseconds.map { Double($0) }
         }
         gauges("distribkv_shard_ack_waiting", "Writes that wait for followers now.", views) {
             $0.role.isLeader ? Double($0.acks.held) : nil
