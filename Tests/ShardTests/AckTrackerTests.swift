@@ -69,7 +69,7 @@ private struct AckSchedule {
     var random: SeededGenerator
     var tracker = AckTracker<Int>(waitersMax: 12)
     var model = AckModel()
-    var ids: [Int: UInt64] = [:]
+    var tokens: [(wait: Int, token: AckTracker<Int>.Token)] = []
     var lastWait = 0
 
     init(seed: UInt64) { random = SeededGenerator(seed: seed) }
@@ -114,11 +114,11 @@ private struct AckSchedule {
             #expect(admission == .ended(outcome))
             return
         }
-        guard case .waiting(let id) = admission else {
+        guard case .waiting(let token) = admission else {
             Issue.record("ended at once with \(admission)")
             return
         }
-        ids[lastWait] = id
+        tokens.append((wait: lastWait, token: token))
         model.waits.append(AckModel.Wait(id: lastWait, target: target, lsn: lsn, writes: writes))
         model.held += writes
     }
@@ -136,8 +136,8 @@ private struct AckSchedule {
     }
 
     private mutating func cancel() {
-        guard let (wait, id) = ids.randomElement(using: &random) else { return }
-        let progress = tracker.cancel(id: id)
+        guard let (wait, token) = tokens.randomElement(using: &random) else { return }
+        let progress = tracker.cancel(token)
         guard let index = model.waits.firstIndex(where: { $0.id == wait }) else {
             #expect(progress == nil)
             return
@@ -187,7 +187,9 @@ private struct AckSchedule {
 
 /// A tracker that can be asked inside of an expectation.
 private final class Tracked {
-    private var tracker = AckTracker<Int>(waitersMax: 100)
+    private var tracker: AckTracker<Int>
+
+    init(waitersMax: Int = 100) { tracker = AckTracker(waitersMax: waitersMax) }
 
     func lead(term: UInt64, followers: [NodeAddress]) { _ = tracker.lead(term: term, followers: followers) }
 
@@ -210,6 +212,19 @@ private final class Tracked {
     func agreesWithAModelOfEveryWait(seed: UInt64) {
         var schedule = AckSchedule(seed: seed)
         for _ in 0..<300 { schedule.step() }
+    }
+
+    /// Many waits come and go, so that the place of those that have gone is used again.
+    @Test func keepsCountOverManyWaits() {
+        let tracked = Tracked(waitersMax: 1_000)
+        tracked.lead(term: 1, followers: [address(1)])
+        var reached: [Int] = []
+        for lsn in 1...2_000 {
+            #expect(tracked.waits(for: .level(.all), lsn: UInt64(lsn), lsn))
+            if lsn % 3 == 0 { reached += tracked.acked(address(1), position(UInt64(lsn - lsn % 300))) }
+        }
+        #expect(reached == Array(1...1_800))
+        #expect(tracked.acked(address(1), position(2_000)) == Array(1_801...2_000))
     }
 
     @Test func endsWaitsInTheOrderOfTheirBatches() {

@@ -38,7 +38,7 @@ struct AckTracker<Payload> {
 
     enum Admission: Equatable {
         case ended(AckOutcome)
-        case waiting(id: UInt64)
+        case waiting(Token)
     }
 
     struct Follower: Equatable {
@@ -56,17 +56,24 @@ struct AckTracker<Payload> {
         }
     }
 
-    private struct Waiter {
+    /// Names a wait.
+    struct Token: Hashable {
+        var id: UInt64
+        var target: AckTarget
+        var lsn: UInt64
+    }
+
+    struct Waiter {
         var id: UInt64
         var lsn: UInt64
         var writes: Int
         var payload: Payload
     }
 
-    /// The waits for one target, by rising lsn.
+    /// The waits for one target.
     private struct Queue {
         var target: AckTarget
-        var waiters: [Waiter] = []
+        var waiters = WaiterQueue<Payload>()
     }
 
     /// Writes that may wait at once, and those that are admitted to wait.
@@ -109,28 +116,21 @@ struct AckTracker<Payload> {
         }
         lastId += 1
         let waiter = Waiter(id: lastId, lsn: lsn, writes: writes, payload: payload)
-        guard let index = queues.firstIndex(where: { $0.target == target }) else {
-            queues.append(Queue(target: target, waiters: [waiter]))
-            return .waiting(id: lastId)
-        }
-        // Batches are committed in order, so the place is nearly always the end.
-        var place = queues[index].waiters.count
-        while place > 0, queues[index].waiters[place - 1].lsn > lsn { place -= 1 }
-        queues[index].waiters.insert(waiter, at: place)
-        return .waiting(id: lastId)
+        let index = queues.firstIndex { $0.target == target }
+        if index == nil { queues.append(Queue(target: target)) }
+        queues[index ?? queues.count - 1].waiters.insert(waiter)
+        return .waiting(Token(id: lastId, target: target, lsn: lsn))
     }
 
     /// Gives a wait up, because its time is over.
     /// - Returns: how far its batch has come; nil where the wait has ended already.
-    mutating func cancel(id: UInt64) -> AckProgress? {
-        for index in queues.indices {
-            guard let place = queues[index].waiters.firstIndex(where: { $0.id == id }) else { continue }
-            let waiter = queues[index].waiters.remove(at: place)
-            if queues[index].waiters.isEmpty { queues.remove(at: index) }
-            release(waiter.writes)
-            return progress(lsn: waiter.lsn)
-        }
-        return nil
+    mutating func cancel(_ token: Token) -> AckProgress? {
+        guard let index = queues.firstIndex(where: { $0.target == token.target }),
+            let waiter = queues[index].waiters.remove(id: token.id, lsn: token.lsn)
+        else { return nil }
+        if queues[index].waiters.isEmpty { queues.remove(at: index) }
+        release(waiter.writes)
+        return progress(lsn: waiter.lsn)
     }
 
     /// On how many replicas the batch at `lsn` is.
@@ -209,18 +209,66 @@ struct AckTracker<Payload> {
     private mutating func settle() -> [Ended] {
         var ended: [Ended] = []
         for index in queues.indices {
-            let target = queues[index].target
-            var count = 0
             // In the order of their batches: the first that is not reached is followed by none that is.
-            for waiter in queues[index].waiters {
-                guard let outcome = outcome(of: target, lsn: waiter.lsn) else { break }
-                release(waiter.writes)
-                ended.append(Ended(payload: waiter.payload, outcome: outcome))
-                count += 1
+            while let first = queues[index].waiters.first,
+                let outcome = outcome(of: queues[index].target, lsn: first.lsn)
+            {
+                queues[index].waiters.removeFirst()
+                release(first.writes)
+                ended.append(Ended(payload: first.payload, outcome: outcome))
             }
-            queues[index].waiters.removeFirst(count)
         }
         queues.removeAll { $0.waiters.isEmpty }
         return ended
+    }
+}
+
+/// Waits by rising lsn. Where there are many, the first ends first: at the front nothing is moved.
+private struct WaiterQueue<Payload> {
+    typealias Waiter = AckTracker<Payload>.Waiter
+
+    /// nil before `head` and nowhere else.
+    private var slots: [Waiter?] = []
+    private var head = 0
+
+    var count: Int { slots.count - head }
+    var isEmpty: Bool { count == 0 }
+    var first: Waiter? { head < slots.count ? slots[head] : nil }
+
+    mutating func insert(_ waiter: Waiter) {
+        // Batches are committed in order, so the place is nearly always the end.
+        var place = slots.count
+        while place > head, let before = slots[place - 1], before.lsn > waiter.lsn { place -= 1 }
+        slots.insert(waiter, at: place)
+    }
+
+    mutating func removeFirst() {
+        slots[head] = nil
+        head += 1
+        guard head >= 64, head * 2 >= slots.count else { return }
+        slots.removeFirst(head)
+        head = 0
+    }
+
+    mutating func remove(id: UInt64, lsn: UInt64) -> Waiter? {
+        var place = lowerBound(lsn)
+        while place < slots.count, let waiter = slots[place], waiter.lsn == lsn {
+            if waiter.id == id {
+                if place == head { removeFirst() } else { slots.remove(at: place) }
+                return waiter
+            }
+            place += 1
+        }
+        return nil
+    }
+
+    /// The first place whose wait is for `lsn` or later.
+    private func lowerBound(_ lsn: UInt64) -> Int {
+        var (low, high) = (head, slots.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if let waiter = slots[middle], waiter.lsn < lsn { low = middle + 1 } else { high = middle }
+        }
+        return low
     }
 }

@@ -29,7 +29,9 @@ public final class ShardAcks: Sendable {
     }
 
     public struct Token: Sendable, Hashable {
-        let id: UInt64
+        fileprivate let id: UInt64
+        fileprivate let target: AckTarget
+        fileprivate let lsn: UInt64
     }
 
     /// Makes room for writes that are going to wait, before they are made.
@@ -52,13 +54,16 @@ public final class ShardAcks: Sendable {
     ) -> Wait {
         switch tracker.withLock({ $0.add(target, lsn: lsn, writes: writes, callback) }) {
         case .ended(let outcome): .ended(outcome)
-        case .waiting(let id): .waiting(Token(id: id))
+        case .waiting(let token): .waiting(Token(id: token.id, target: token.target, lsn: token.lsn))
         }
     }
 
     /// Gives a wait up, because its time is over.
     /// - Returns: how far its batch has come; nil where the callback has been called or is being called.
-    public func cancel(_ token: Token) -> AckProgress? { tracker.withLock { $0.cancel(id: token.id) } }
+    public func cancel(_ token: Token) -> AckProgress? {
+        let token = AckTracker<Callback>.Token(id: token.id, target: token.target, lsn: token.lsn)
+        return tracker.withLock { $0.cancel(token) }
+    }
 
     /// Waits until `follower` has reported the batch at `lsn`, in this leader's term.
     ///
