@@ -120,7 +120,7 @@ let package = Package(
             name: "TestSupport", dependencies: ["Core", nioCore, nioPosix], path: "Tests/Support",
             swiftSettings: settings),
 
-        tests("CoreTests", ["Core"]),
+        tests("CoreTests", ["TestSupport", "Core"]),
         tests("ShardingTests", ["TestSupport", "Sharding", "Core"]),
         tests(
             "ConfigurationTests",

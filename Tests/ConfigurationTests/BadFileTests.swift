@@ -26,6 +26,8 @@ struct BadFile: Sendable, CustomTestStringConvertible {
 private let nameAllowed = "1 to 64 of the characters A–Z a–z 0–9 . _ -, not only dots"
 private let addressAllowed = "\"host:port\" with a port from 1 to 65535"
 private let cacheAllowed = "1MiB to 1TiB, as bytes or as a string like \"256MiB\""
+private let ackAllowed = "allowed: \"leader\", \"quorum\", \"all\" or a number of replicas as \"2\""
+private let rateAllowed = "allowed: 0B to 1TiB, as bytes or as a string like \"256MiB\""
 private let noShard =
     "sharding.toml: shards: there is no shard; write a [[shards]] table with name, idx, address and replicas for each"
 private let shardKeys = "known here: address, idx, name, replicas"
@@ -206,6 +208,25 @@ private let shardKeys = "known here: address, idx, name, replicas"
         BadFile(
             "", "[storage]\nreader_threads = 0",
             "sharding.toml:13: storage.reader_threads: 0 is out of range; allowed: an integer from 1 to 256"),
+        BadFile(
+            "", "[replication]\ndefault_ack = \"two\"",
+            "sharding.toml:13: replication.default_ack: \"two\" is not allowed; \(ackAllowed)"),
+        BadFile(
+            "", "[replication]\ndefault_ack = \"0\"",
+            "sharding.toml:13: replication.default_ack: \"0\" is not allowed; \(ackAllowed)"),
+        BadFile(
+            "", "[replication]\ndefault_ack = 2",
+            "sharding.toml:13: replication.default_ack: an integer is not allowed; \(ackAllowed)"),
+        BadFile(
+            "", "[replication]\nsnapshot_bytes_per_second = -1",
+            "sharding.toml:13: replication.snapshot_bytes_per_second: -1 is out of range; \(rateAllowed)"),
+        BadFile(
+            "", "[replication]\nsnapshot_bytes_per_second = \"fast\"",
+            "sharding.toml:13: replication.snapshot_bytes_per_second: \"fast\" is not a size; \(rateAllowed)"),
+        BadFile(
+            "", "[replication]\ndefault_acks = \"all\"",
+            "sharding.toml:13: replication.default_acks: unknown key; did you mean \"default_ack\"? known here: batch_bytes_max, default_ack, in_flight_bytes_max, log_retention_bytes, snapshot_bytes_per_second"
+        ),
         BadFile(
             "", "[replication]\nbatch_bytes_max = \"8MiB\"\nin_flight_bytes_max = \"4MiB\"",
             "sharding.toml:14: replication.in_flight_bytes_max: 4MiB is less than batch_bytes_max; allowed: at least 8MiB"

@@ -90,6 +90,8 @@ let contractExample = """
                 log_retention_bytes = "2GiB"
                 batch_bytes_max = "128KiB"
                 in_flight_bytes_max = "256KiB"
+                snapshot_bytes_per_second = "20MiB"
+                default_ack = "quorum"
                 [router]
                 mode = "proxy"
                 health_interval_ms = 250
@@ -108,6 +110,8 @@ let contractExample = """
         replication.logRetentionBytes = 2 << 30
         replication.batchBytesMax = 128 << 10
         replication.inFlightBytesMax = 256 << 10
+        replication.snapshotBytesPerSecondMax = 20 << 20
+        replication.defaultAck = .quorum
         #expect(file.replication == replication)
         var router = RouterSettings()
         router.mode = .proxy
@@ -116,6 +120,18 @@ let contractExample = """
         let topology = try file.topology()
         #expect(topology.epoch == 7)
         #expect(topology.shards.map(\.term) == [7, 7])
+    }
+
+    /// What the file says, and what it means.
+    @Test func acksAndRatesAreRead() throws {
+        for (text, level) in [("leader", AckLevel.leader), ("1", .leader), ("2", .replicas(2)), ("all", .all)] {
+            let file = try ShardingFile(toml: "\(contractExample)\n[replication]\ndefault_ack = \"\(text)\"")
+            #expect(file.replication.defaultAck == level)
+        }
+        for (text, rate) in [("0", nil), ("1", 1), ("\"1GiB\"", 1 << 30)] as [(String, Int?)] {
+            let file = try ShardingFile(toml: "\(contractExample)\n[replication]\nsnapshot_bytes_per_second = \(text)")
+            #expect(file.replication.snapshotBytesPerSecondMax == rate)
+        }
     }
 
     @Test func inlineTablesAndDottedKeysAreTheSameFile() throws {
