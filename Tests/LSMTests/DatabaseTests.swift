@@ -36,6 +36,23 @@ import Testing
         #expect(try database.find("key-500", tier: .memory) == .value(1, [UInt8](repeating: 118, count: 100)))
     }
 
+    /// RocksDB writes down the options it opened with.
+    @Test func theLogIsKeptBySizeAndNeverByAge() throws {
+        let directory = try TemporaryDirectory()
+        var options = DatabaseOptions()
+        options.logRetentionBytes = 5 << 20
+        let database = try Database(path: directory.path, shared: SharedResources(), options: options)
+        try database.close()
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory.path)
+        let name = try #require(names.filter { $0.hasPrefix("OPTIONS-") }.max())
+        let bytes = try #require(FileManager.default.contents(atPath: directory.path + "/" + name))
+        let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n").map {
+            $0.trimmingPrefix { $0 == " " }
+        }
+        #expect(lines.contains("WAL_ttl_seconds=0") && lines.contains("WAL_size_limit_MB=5"))
+        #expect(lines.contains("recycle_log_file_num=0"), "a reused file would end in records of before")
+    }
+
     @Test func aDirectoryInUseIsLocked() throws {
         let directory = try TemporaryDirectory()
         let shared = SharedResources()

@@ -1,4 +1,5 @@
 import Core
+import FoundationEssentials
 import LSM
 import NIOCore
 import TestSupport
@@ -112,6 +113,56 @@ import Wire
         }
         #expect(try replica.readAll(after: positions[3]).count == 20)
         try await replica.close()
+    }
+
+    /// Whatever is asked for, what is missing in the middle of the log is never skipped.
+    @Test func aHoleIsFoundAndNotSkipped() async throws {
+        let directory = try TemporaryDirectory()
+        var configuration = ShardConfiguration.test(directory)
+        configuration.ringBytesMax = 1_000
+        let replica = try ShardReplica.openTest(configuration)
+        var ends: [LogPosition] = []
+        for _ in 0..<5 {
+            try await fill(replica, 20, valueBytes: 1_000)
+            ends.append(replica.position)
+            try replica.database.flush()
+        }
+        let frames = try replica.readAll()
+        let archive = configuration.directory + "/db/archive"
+        let files = try FileManager.default.contentsOfDirectory(atPath: archive).filter { $0.hasSuffix(".log") }
+            .sorted()
+        try #require(files.count == 5)
+        try FileManager.default.removeItem(atPath: archive + "/" + files[2])
+
+        // From before the hole: everything up to it, then the place where the log goes on.
+        var reader = LogPosition.start
+        while case .frames(_, let last) = try replica.log.readFromDisk(after: reader, bytesMax: 3_000) { reader = last }
+        #expect(reader == ends[1])
+        let inside = try #require(frames.first { $0.position.lsn == ends[1].lsn + 7 }).position
+        for position in [reader, inside, ends[2]] {
+            guard case .truncated(let first) = try replica.log.readFromDisk(after: position, bytesMax: 3_000) else {
+                Issue.record("lsn \(position.lsn) cannot be continued")
+                return
+            }
+            #expect(first == ends[2].lsn + 1)
+        }
+        #expect(try replica.readAll(after: ends[3]).last?.position == replica.position)
+        try await replica.close()
+
+        // The newest files gone, while the tables have their content.
+        for file in try FileManager.default.contentsOfDirectory(atPath: archive).sorted().dropFirst(2) {
+            try FileManager.default.removeItem(atPath: archive + "/" + file)
+        }
+        let again = try ShardReplica.openTest(configuration)
+        #expect(again.position == ends[4])
+        for position in [ends[1], ends[3]] {
+            guard case .truncated(let first) = try again.log.readFromDisk(after: position, bytesMax: 3_000) else {
+                Issue.record("lsn \(position.lsn) cannot be continued")
+                return
+            }
+            #expect(first == ends[4].lsn + 1)
+        }
+        try await again.close()
     }
 
     @Test func theRetentionTrimsByItself() async throws {

@@ -32,10 +32,11 @@ struct LogLocator {
         commits.firstLsn = oldest.first
         guard oldest.first <= wanted else { return .answer(.truncated(firstLsn: oldest.first)) }
         guard let cursor = try cursor(at: wanted, oldest: oldest), let found = try cursor.peek() else {
-            throw KVError(.corrupted, "the log in \(database.path) lacks lsn \(wanted)")
+            // Its newest files are gone.
+            return .answer(.truncated(firstLsn: commits.committed.lsn + 1))
         }
         guard found.position.lsn == wanted else {
-            // Log was deleted meanwhile.
+            // Log was deleted meanwhile, or a file in the middle is gone.
             return .answer(.truncated(firstLsn: found.position.lsn))
         }
         if reader.lsn > 0 {

@@ -30,31 +30,46 @@ public final class ShardLog: Sendable {
     /// As ``readFromMemory(after:bytesMax:)``, and from the write-ahead log where needed: never
     /// ``LogRead/needsDisk``. Blocks, the first time for a place in the log up to some hundred milliseconds.
     ///
+    /// A log that does not go on right after `position`, because its start was deleted or a file in its middle is
+    /// gone, is ``LogRead/truncated(firstLsn:)``: what is missing is never skipped.
+    ///
     /// Throws `KVError`: `.corrupted` for damaged log, `.storageFailed`, `.unavailable` once closed.
     public func readFromDisk(after position: LogPosition, bytesMax: Int) throws(KVError) -> LogRead {
         let inMemory = commits.read(after: position, bytesMax: bytesMax)
         guard case .needsDisk = inMemory else { return inMemory }
         if let cursor = cursors.take(at: position) {
-            if let answer = try gather(from: cursor, after: position, bytesMax: bytesMax) { return answer }
+            do throws(KVError) {
+                if case .frames(let frames, let last) = try gather(from: cursor, after: position, bytesMax: bytesMax) {
+                    return .frames(frames, last: last)
+                }
+            } catch  where error.code == .storageFailed {
+                // The file it was to go on with was deleted meanwhile, or something worse that shows again below.
+            }
             // The log under the cursor is gone; look again.
         }
-        switch try LogLocator(database: database, commits: commits).locate(after: position) {
-        case .answer(let answer):
-            return answer
-        case .cursor(let cursor):
-            if let answer = try gather(from: cursor, after: position, bytesMax: bytesMax) { return answer }
-            throw KVError(
-                .corrupted, "the log in \(database.path) ends at lsn \(position.lsn), before \(commits.committed.lsn)")
+        var answer = LogRead.needsDisk
+        for _ in 0..<ShardLog.looksMax {
+            switch try LogLocator(database: database, commits: commits).locate(after: position) {
+            case .answer(let located): answer = located
+            case .cursor(let cursor): answer = try gather(from: cursor, after: position, bytesMax: bytesMax)
+            }
+            // A log that seems to end too early may have been rotated just now.
+            guard case .truncated(let firstLsn) = answer, firstLsn > commits.committed.lsn else { break }
         }
+        return answer
     }
 
-    /// The frames from `cursor` on; nil where it does not go on right after `position`.
-    private func gather(from cursor: LogCursor, after position: LogPosition, bytesMax: Int) throws(KVError) -> LogRead?
-    {
+    /// How often the log is looked at before it is believed to lack its end: that costs the reader a snapshot.
+    private static let looksMax = 3
+
+    /// The frames from `cursor` on; `.truncated` where it does not go on right after `position`.
+    private func gather(from cursor: LogCursor, after position: LogPosition, bytesMax: Int) throws(KVError) -> LogRead {
         let committed = commits.committed
         var answer = ByteBuffer()
         var last = position
+        var nextLsn: UInt64?
         while let next = try cursor.peek(), next.position.lsn <= committed.lsn {
+            nextLsn = next.position.lsn
             guard next.position.lsn == last.lsn + 1 else { break }
             guard answer.readableBytes == 0 || answer.readableBytes + next.frame.readableBytes <= bytesMax else {
                 break
@@ -64,7 +79,7 @@ public final class ShardLog: Sendable {
             last = next.position
             cursor.advance()
         }
-        guard answer.readableBytes > 0 else { return nil }
+        guard answer.readableBytes > 0 else { return .truncated(firstLsn: nextLsn ?? committed.lsn + 1) }
         cursors.put(cursor, at: last)
         return .frames(answer, last: last)
     }
