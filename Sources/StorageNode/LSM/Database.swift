@@ -29,6 +29,9 @@ public enum Lookup {
 /// nobody is inside and nobody can enter any more.
 public final class Database: Sendable {
     public let path: String
+    /// Whether the log ended in a record of which pages were missing: a write that was never acknowledged, dropped.
+    /// Only with ``DatabaseOptions/LogRecovery/tornTail``.
+    public let hasDroppedTornRecord: Bool
     private let shared: SharedResources
     let handle: ForeignHandle
     private let memoryReads: ForeignHandle
@@ -50,7 +53,7 @@ public final class Database: Sendable {
     public init(path: String, shared: SharedResources, options: DatabaseOptions = DatabaseOptions()) throws(KVError) {
         self.path = path
         self.shared = shared
-        handle = try Database.open(path: path, shared: shared, options: options)
+        (handle, hasDroppedTornRecord) = try Database.recover(path: path, shared: shared, options: options)
         memoryReads = ForeignHandle(pointer: rocksdb_readoptions_create())
         rocksdb_readoptions_set_read_tier(memoryReads.pointer, 1)
         diskReads = ForeignHandle(pointer: rocksdb_readoptions_create())
@@ -66,6 +69,22 @@ public final class Database: Sendable {
         rocksdb_readoptions_destroy(diskReads.pointer)
         rocksdb_writeoptions_destroy(plainWrites.pointer)
         rocksdb_writeoptions_destroy(syncedWrites.pointer)
+    }
+
+    /// Opens; where RocksDB takes the end of a synced log for damage although it is only incomplete, opens without
+    /// that end.
+    private static func recover(
+        path: String, shared: SharedResources, options: DatabaseOptions
+    ) throws(KVError) -> (ForeignHandle, hasDroppedTornRecord: Bool) {
+        do throws(KVError) {
+            return (try open(path: path, shared: shared, options: options), false)
+        } catch  where error.code == .corrupted && options.logRecovery == .tornTail {
+            let logs = LogFile.list(in: path).filter { $0.bytes > 0 }.map { "\(path)/\($0.name)" }
+            guard try LogTail.isUnwritten(inLogsAt: logs) else { throw error }
+            var relaxed = options
+            relaxed.logRecovery = .pointInTime
+            return (try open(path: path, shared: shared, options: relaxed), true)
+        }
     }
 
     private static func open(

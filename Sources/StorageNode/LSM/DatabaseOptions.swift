@@ -4,8 +4,8 @@ import CRocksDB
 public struct DatabaseOptions: Sendable {
     /// What to make of a write-ahead log that does not end cleanly.
     public enum LogRecovery: Sendable {
-        /// An incomplete last record is dropped, damage anywhere else refuses to open: nothing that was
-        /// acknowledged after an fsync is dropped silently.
+        /// An incomplete last record is dropped, cut off or with pages missing; damage anywhere else refuses to
+        /// open: nothing that was acknowledged after an fsync is dropped silently.
         case tornTail
         /// Everything after the first damaged record is dropped. For logs that are not fsynced, where a machine
         /// that lost power may have written later pages and not earlier ones.

@@ -90,6 +90,11 @@ public final class ShardReplica: Sendable {
         let joining = try JoiningMark.open(
             configuration, isLeader: core.role.isLeader, isEmpty: position == .start, logger: logger)
         core.joining = joining
+        if database.hasDroppedTornRecord {
+            logger.warning(
+                "the log ended in a write that was never completed nor acknowledged; it is dropped",
+                metadata: ["shard": "\(configuration.name)", "lsn": "\(position.lsn)"])
+        }
         if role.isLeader, !core.role.isLeader {
             logger.warning(
                 "the shard takes no writes here until this node learns the newest topology",
