@@ -11,12 +11,17 @@ struct PutCommand: AsyncParsableCommand {
         discussion: """
             EXAMPLES
               kv put greeting hello
+              kv put greeting hello --ack all --ack-timeout 2s
               date | kv put now -
               kv put photo --file photo.jpg
               kv put -- -key- value
+
+            Where the write is not on as many replicas as --ack says in time, that is an error (3), and the write is
+            done all the same: it is on the leader and spreads.
             """)
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var write: WriteFlags
     @Argument(help: "1 to 4096 bytes.")
     var key: String
     @Argument(help: "The value; - reads it from standard input.")
@@ -39,7 +44,9 @@ struct PutCommand: AsyncParsableCommand {
         } else {
             content = try await Console.read(path: "-")
         }
-        let version = try await cluster.withClient { try await $0.put(key.utf8, content) }
+        let version = try await cluster.withClient {
+            try await $0.put(key.utf8, content, options: write.options)
+        }
         try await Console.print(version.hexDigits)
     }
 }
@@ -48,14 +55,21 @@ struct GetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "get",
         abstract: "Writes the value under a key to standard output, byte for byte.",
-        discussion: "Exits with 1 where there is no such key.")
+        discussion: """
+            Exits with 1 where there is no such key.
+
+            EXAMPLES
+              kv get greeting --consistency leader
+              kv get greeting --min-version $(kv put greeting hello)
+            """)
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var read: ReadFlags
     @Argument(help: "1 to 4096 bytes.")
     var key: String
 
     func run() async throws {
-        let entry = try await cluster.withClient { try await $0.get(key.utf8) }
+        let entry = try await cluster.withClient { try await $0.get(key.utf8, options: read.options) }
         guard let entry else {
             throw CommandFailure(status: CommandFailure.notFound, message: "there is no key \"\(key)\"")
         }
@@ -71,11 +85,12 @@ struct DeleteCommand: AsyncParsableCommand {
         aliases: ["delete"])
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var write: WriteFlags
     @Argument(help: "1 to 4096 bytes.")
     var key: String
 
     func run() async throws {
-        let version = try await cluster.withClient { try await $0.delete(key.utf8) }
+        let version = try await cluster.withClient { try await $0.delete(key.utf8, options: write.options) }
         try await Console.print(version.hexDigits)
     }
 }

@@ -14,6 +14,7 @@ struct KV: AsyncParsableCommand {
               kv put photo --file photo.jpg
               kv import packages.tsv
               kv status
+              kv failover shard-0 --to 127.0.0.1:7002
 
             Every command finds the cluster through --router, else through DISTRIBKV_ROUTER, else through
             http://127.0.0.1:8080, and then talks to the nodes themselves.
@@ -22,12 +23,13 @@ struct KV: AsyncParsableCommand {
               0  done
               1  there is no such key
               2  the command line or the input is wrong
-              3  the cluster, or a part of it, is not available
+              3  the cluster, or a part of it, is not available, or refuses
+              4  replicas differ (kv verify)
             """,
         version: BuildInformation.version,
         subcommands: [
             PutCommand.self, GetCommand.self, DeleteCommand.self, StatusCommand.self, ImportCommand.self,
-            TopologyCommand.self,
+            TopologyCommand.self, FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self,
         ])
 
     static func main() async {
@@ -58,10 +60,11 @@ struct KV: AsyncParsableCommand {
 }
 
 /// Ends the program with a status and, where there is something to say, a line.
-struct CommandFailure: Error {
+struct CommandFailure: Error, Equatable {
     static let notFound: CInt = 1
     static let usage: CInt = 2
     static let unavailable: CInt = 3
+    static let different: CInt = 4
     /// As a shell has it for a program that SIGINT ended.
     static let interrupted: CInt = 130
 

@@ -55,6 +55,13 @@ enum Answers {
         case Problem.Kind.notLeader.name: .notLeader
         case Problem.Kind.versionUnknown.name: .versionUnknown
         case Problem.Kind.ackTimeout.name: .ackTimeout
+        case Problem.Kind.unknownShard.name: .notFound
+        case Problem.Kind.logMismatch.name: .logMismatch
+        case Problem.Kind.staleTerm.name: .staleTerm
+        case Problem.Kind.diverged.name: .diverged
+        case Problem.Kind.topologyConflict.name, Problem.Kind.followerBehind.name,
+            Problem.Kind.replicaUnreachable.name, Problem.Kind.snapshotBusy.name:
+            .conflict
         default: .internalError
         }
     }

@@ -29,6 +29,8 @@ public struct KVError: Error, Sendable {
         public static let unknownSnapshot = Code("unknown-snapshot")
         public static let snapshotBusy = Code("snapshot-busy")
         public static let snapshotMismatch = Code("snapshot-mismatch")
+        /// What was asked for does not fit what the cluster is now.
+        public static let conflict = Code("conflict")
         public static let cancelled = Code("cancelled")
         public static let internalError = Code("internal-error")
     }

@@ -1,0 +1,120 @@
+import ArgumentParser
+import Core
+import DistribKVClient
+import NIOCore
+import NIOHTTP1
+import Sharding
+import Wire
+
+struct ReplicaCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "replica",
+        abstract: "Lists, adds and removes the replicas of a shard.",
+        subcommands: [ListReplicas.self, AddReplica.self, RemoveReplica.self])
+}
+
+struct ListReplicas: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list", abstract: "Prints shard, role and node of every replica, by the topology.")
+
+    @OptionGroup var cluster: ClusterOptions
+    @Argument(help: "The shard's name; every shard where none is given.")
+    var shard: String?
+
+    func run() async throws {
+        let topology = try await cluster.withClient { try await $0.refreshTopology() }
+        let shards = try shard.map { [try topology.shardForCommand($0)] } ?? topology.shards
+        var text = ""
+        for shard in shards {
+            for replica in shard.replicas {
+                text += "\(shard.name)\t\(replica == shard.leader ? "leader" : "follower")\t\(replica)\n"
+            }
+        }
+        try await Console.write(ByteBuffer(string: text))
+    }
+}
+
+struct AddReplica: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "add",
+        abstract: "Makes a node that runs hold a replica of a shard.",
+        discussion: """
+            A new node is started with storage-node --join URL --shard SHARD, which does this too.
+            """)
+
+    @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var replica: ReplicaArguments
+
+    func run() async throws {
+        try await cluster.withClient { client in
+            let before = try await replica.shard(client)
+            guard !before.replicas.contains(replica.node) else {
+                return try await Console.print("\(replica.node) holds a replica of \(before.name) already")
+            }
+            let request = try NodeRequest.post(
+                APIPath.replicas(shard: before.name), MembershipRequest(node: replica.node))
+            let topology = try await replica.change(before, request, client, timeout: timeout)
+            try await Console.print(
+                "\(replica.node) follows \(before.name) from epoch \(topology.epoch) on; it serves reads once it has "
+                    + "caught up: see kv status")
+        }
+    }
+
+    private var timeout: TimeAmount { cluster.requestTimeout(default: 10) }
+}
+
+struct RemoveReplica: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "remove",
+        abstract: "Takes the replica of a shard away from a node.",
+        discussion: """
+            The node does not have to run. A leader is not removed: move the leadership first, with kv failover.
+            """)
+
+    @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var replica: ReplicaArguments
+
+    func run() async throws {
+        try await cluster.withClient { client in
+            let before = try await replica.shard(client)
+            guard before.leader != replica.node else {
+                throw CommandFailure(
+                    status: CommandFailure.unavailable,
+                    message: "\(replica.node) leads \(before.name): move the leadership first, with "
+                        + "kv failover \(before.name) --to FOLLOWER")
+            }
+            guard before.followers.contains(replica.node) else {
+                return try await Console.print("\(replica.node) holds no replica of \(before.name): nothing to remove")
+            }
+            let request = NodeRequest(
+                method: .DELETE, target: APIPath.replica(shard: before.name, node: replica.node))
+            let topology = try await replica.change(before, request, client, timeout: timeout)
+            let left = topology.shard(named: before.name)?.replicas.count ?? 0
+            try await Console.print(
+                "\(replica.node) holds no replica of \(before.name) any more, from epoch \(topology.epoch) on; "
+                    + "\(left) \(left == 1 ? "replica is" : "replicas are") left")
+        }
+    }
+
+    private var timeout: TimeAmount { cluster.requestTimeout(default: 10) }
+}
+
+/// A shard and a node.
+struct ReplicaArguments: ParsableArguments {
+    @Argument(help: "The shard's name.")
+    var shard: String
+    @Argument(help: ArgumentHelp("The node's address.", valueName: "host:port"), transform: FlagText.address)
+    var node: NodeAddress
+
+    func shard(_ client: KVClient) async throws -> ShardTopology {
+        try await client.refreshTopology().shardForCommand(shard)
+    }
+
+    /// Asks the leader for a change; the topology after it.
+    func change(
+        _ shard: ShardTopology, _ request: NodeRequest, _ client: KVClient, timeout: TimeAmount
+    ) async throws -> Topology {
+        let response = try await client.ask(shard.leader, request, timeout: timeout)
+        return try Topology(json: response.body.readableBytesView)
+    }
+}

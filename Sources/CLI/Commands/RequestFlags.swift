@@ -1,0 +1,84 @@
+import ArgumentParser
+import Core
+import DistribKVClient
+import NIOCore
+
+/// What `kv put` and `kv del` wait for.
+struct WriteFlags: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "On how many replicas the write has to be: leader, quorum, all, or a number.",
+            discussion: "(default: what the cluster is configured for)", valueName: "level"),
+        transform: FlagText.ackLevel)
+    var ack: AckLevel?
+
+    @Option(
+        help: ArgumentHelp("How long that may take: 500ms, 5s.", valueName: "duration"), transform: FlagText.duration)
+    var ackTimeout: TimeAmount?
+
+    var options: WriteOptions { WriteOptions(ack: ack, ackTimeout: ackTimeout) }
+}
+
+/// How new an answer of `kv get` has to be.
+struct ReadFlags: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("eventual: any replica answers; leader: only the leader.", valueName: "level"),
+        transform: FlagText.consistency)
+    var consistency: ReadOptions.Consistency = .eventual
+
+    @Option(
+        help: ArgumentHelp(
+            "A version of the key's shard that the answer has to include, as kv put prints it.", valueName: "version"),
+        transform: FlagText.version)
+    var minVersion: Version?
+
+    @Option(
+        help: ArgumentHelp(
+            "By how much a follower's answer may be behind: 500ms, 5s.", discussion: "(default: any)",
+            valueName: "duration"),
+        transform: FlagText.duration)
+    var maxStaleness: TimeAmount?
+
+    var options: ReadOptions {
+        ReadOptions(consistency: consistency, minVersion: minVersion, maxStaleness: maxStaleness)
+    }
+}
+
+/// Reads the values of flags; each says what it takes.
+enum FlagText {
+    static func ackLevel(_ text: String) throws -> AckLevel {
+        guard let level = AckLevel(text) else {
+            throw ValidationError("\"\(text)\" is none of leader, quorum, all, or a number from 1.")
+        }
+        return level
+    }
+
+    static func consistency(_ text: String) throws -> ReadOptions.Consistency {
+        guard let consistency = ReadOptions.Consistency(rawValue: text) else {
+            throw ValidationError("\"\(text)\" is neither eventual nor leader.")
+        }
+        return consistency
+    }
+
+    static func address(_ text: String) throws -> NodeAddress {
+        guard let address = NodeAddress(text) else {
+            throw ValidationError("\"\(text)\" is no address of a node: write host:port.")
+        }
+        return address
+    }
+
+    static func version(_ text: String) throws -> Version {
+        guard let version = Version(hexDigits: text) else {
+            throw ValidationError("\"\(text)\" is no version: 16 hex digits, as kv put prints them.")
+        }
+        return version
+    }
+
+    /// At least 1 ms, at most an hour.
+    static func duration(_ text: String) throws -> TimeAmount {
+        guard let milliseconds = DurationText.milliseconds(text), (1...3_600_000).contains(milliseconds) else {
+            throw ValidationError("\"\(text)\" is no duration from 1ms to 1h, such as 500ms or 5s.")
+        }
+        return .milliseconds(Int64(milliseconds))
+    }
+}
