@@ -117,7 +117,7 @@ let package = Package(
 
         // What several test targets share.
         .target(
-            name: "TestSupport", dependencies: ["Core", nioCore, nioPosix], path: "Tests/Support",
+            name: "TestSupport", dependencies: ["Core", nioCore, nioPosix, nioHTTP1], path: "Tests/Support",
             swiftSettings: settings),
 
         tests("CoreTests", ["TestSupport", "Core"]),
@@ -145,7 +145,12 @@ let package = Package(
                 nioHTTP1,
             ]),
         tests("ImportPipelineTests", ["TestSupport", "ImportPipeline", "DistribKVClient", "Core", nioCore, nioPosix]),
-        tests("CommandLineTests", ["kv", "ImportPipeline", "Sharding", "Wire", "Core", argumentParser]),
+        tests(
+            "CommandLineTests",
+            [
+                "TestSupport", "kv", "DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioHTTP1,
+                argumentParser,
+            ]),
         tests(
             "ReplicatorTests",
             [

@@ -65,6 +65,7 @@ public final class KVClient: Sendable {
             connections: connections,
             topology: TopologyCache(
                 seeds: seeds, connections: connections, timeoutPerNode: configuration.topologyTimeout,
+                searchPatience: configuration.topologySearchPatience,
                 intervalMin: configuration.topologyIntervalMin),
             retry: RetryPolicy(
                 attemptsMax: configuration.attemptsMax, redirectsMax: configuration.redirectsMax,

@@ -37,6 +37,8 @@ public struct KVClientConfiguration: Sendable {
     public var backoffMax = TimeAmount.seconds(1)
     /// How long one seed or node may take to answer with the topology before the next is asked.
     public var topologyTimeout = TimeAmount.seconds(2)
+    /// Where several nodes are asked whether they know a newer topology: how long the others have once one has answered.
+    public var topologySearchPatience = TimeAmount.milliseconds(500)
     /// Refreshes of the topology closer together than this are one.
     public var topologyIntervalMin = TimeAmount.milliseconds(50)
     /// Writes of one ``KVClient/writeAll(_:)`` that are under way at once.

@@ -1,6 +1,8 @@
 import ArgumentParser
 import Core
+import DistribKVClient
 import ImportPipeline
+import NIOCore
 import Testing
 
 @testable import kv
@@ -21,10 +23,46 @@ import Testing
         #expect((resumed.format, resumed.resumeFrom, resumed.skipBad) == (.ndjson, 7, true))
     }
 
+    @Test func whatRequestsAskFor() throws {
+        let put = try #require(
+            try KV.parseAsRoot(["put", "k", "v", "--ack", "all", "--ack-timeout", "1500ms"]) as? PutCommand)
+        #expect(put.write.options == WriteOptions(ack: .all, ackTimeout: .milliseconds(1_500)))
+        let delete = try #require(try KV.parseAsRoot(["del", "k", "--ack", "2"]) as? DeleteCommand)
+        #expect(delete.write.options == WriteOptions(ack: .replicas(2)))
+        let get = try #require(
+            try KV.parseAsRoot([
+                "get", "k", "--consistency", "leader", "--min-version", "00000000000000ff", "--max-staleness", "2s",
+            ]) as? GetCommand)
+        #expect(
+            get.read.options
+                == ReadOptions(
+                    consistency: .leader, minVersion: Version(rawValue: 255), maxStaleness: .seconds(2)))
+        let plain = try #require(try KV.parseAsRoot(["get", "k"]) as? GetCommand)
+        #expect(plain.read.options == ReadOptions())
+    }
+
+    @Test func administration() throws {
+        let failover = try #require(
+            try KV.parseAsRoot(["failover", "s", "--to", "a:1", "--force", "--json"]) as? FailoverCommand)
+        #expect((failover.shard, failover.to, failover.force) == ("s", NodeAddress(host: "a", port: 1), true))
+        let remove = try #require(try KV.parseAsRoot(["replica", "remove", "s", "a:1"]) as? RemoveReplica)
+        #expect((remove.replica.shard, remove.replica.node) == ("s", NodeAddress(host: "a", port: 1)))
+        #expect(try KV.parseAsRoot(["replica", "add", "s", "a:1"]) is AddReplica)
+        #expect(try KV.parseAsRoot(["replica", "list"]) is ListReplicas)
+        #expect(try KV.parseAsRoot(["verify"]) is VerifyCommand)
+        #expect((try KV.parseAsRoot(["verify", "s", "--json"]) as? VerifyCommand)?.shard == "s")
+    }
+
     @Test(arguments: [
         ["nonsense"], ["put"], ["put", "k"], ["put", "k", "v", "--file", "f"], ["get"], ["get", "a", "b"],
         ["import"], ["import", "-"], ["import", "a.csv"], ["import", "a.tsv", "--resume-from", "0"],
         ["import", "a.tsv", "--format", "xml"], ["get", "k", "--timeout", "0"], ["get", "k", "--timeout", "x"],
+        ["put", "k", "v", "--ack", "most"], ["put", "k", "v", "--ack", "0"], ["put", "k", "v", "--ack-timeout", "5"],
+        ["put", "k", "v", "--ack-timeout", "0ms"], ["get", "k", "--ack", "all"],
+        ["get", "k", "--consistency", "strong"],
+        ["get", "k", "--min-version", "12"], ["get", "k", "--max-staleness", "2h"], ["failover"],
+        ["failover", "s", "--to", "here"], ["replica", "remove", "s"], ["replica", "add", "s", "a"],
+        ["verify", "a", "b"],
     ]) func badCommandLines(arguments: [String]) {
         #expect { try KV.parseAsRoot(arguments) } throws: { KV.exitCode(for: $0) != .success }
     }
@@ -47,7 +85,7 @@ import Testing
     @Test func exitStatuses() {
         let cases: [(KVError.Code, Int32)] = [
             (.notFound, 1), (.invalidArgument, 2), (.unavailable, 3), (.timedOut, 3), (.overloaded, 3),
-            (.storageFull, 3),
+            (.storageFull, 3), (.ackTimeout, 3), (.versionUnknown, 3), (.conflict, 3),
         ]
         for (code, status) in cases { #expect(CommandFailure.status(of: KVError(code, "")) == status) }
     }

@@ -3,6 +3,7 @@ import NIOCore
 import NIOHTTP1
 import Sharding
 import Synchronization
+import TestSupport
 import Wire
 
 /// Nodes that keep keys in memory and route as storage nodes do, each by its own idea of the topology; a test can

@@ -37,6 +37,16 @@ import Testing
         #expect(pair == KVWrite(key: Array(key.utf8), value: ByteBuffer(string: value)))
     }
 
+    @Test(arguments: [
+        (#"{"key":"a","value":"b","version":"0190000000000000"}"#, "a", "b"),
+        (#"{"version":"","key":"a","value":"b"}"#, "a", "b"),
+        (#"{"key":"a","deleted":true,"version":"0190000000000000"}"#, "a", nil),
+        (#"{"deleted" : true , "key_base64":"YQ=="}"#, "a", nil),
+    ]) func linesThatANodeSaved(line: String, key: String, value: String?) throws {
+        let write = try ImportFormat.ndjson.parse(ByteBuffer(string: line))
+        #expect(write == KVWrite(key: Array(key.utf8), value: value.map { ByteBuffer(string: $0) }))
+    }
+
     @Test func base64CarriesAnyBytes() throws {
         let pair = try ImportFormat.ndjson.parse(ByteBuffer(string: #"{"key_base64":"AP8=","value_base64":"/v8A"}"#))
         #expect(pair == KVWrite(key: [0, 255], value: ByteBuffer(bytes: [254, 255, 0])))
@@ -55,6 +65,11 @@ import Testing
         (#"{"key":"a","value":"\ud83d\u0041"}"#, "surrogate"), (#"{"key":"a","value":"\ude00"}"#, "surrogate"),
         ("{\"key\":\"a\",\"value\":\"b\u{1}\"}", "control character"), (#"{"key":"","value":"b"}"#, "key is empty"),
         (#"{"key":"a","key":"b","value":"c"}"#, "already given"),
+        (#"{"key":"a","deleted":true,"value":"c"}"#, "exclude each other"),
+        (#"{"key":"a","deleted":false}"#, "true as the value of \"deleted\""),
+        (#"{"key":"a","deleted":"true"}"#, "true as the value of \"deleted\""),
+        (#"{"deleted":true}"#, "no member \"key\""), (#"{"key":"a","deleted":truely}"#, "a comma"),
+        (#"{"key":"a","value":"b","version":7}"#, "a string as the value of \"version\""),
         (#"{"key":"a","key_base64":"YQ==","value":"c"}"#, "already given"),
         (#"{"key":"a","val":"c"}"#, "no member \"val\" in an import"),
         (#"{"key_base64":"Y","value":"c"}"#, "not base64"),

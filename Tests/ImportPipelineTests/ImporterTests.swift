@@ -42,6 +42,20 @@ private func lines(_ count: Int) -> [String] { (1...count).map { "key-\($0)\tval
         #expect(sink.batchRecordsPeak <= 512)
     }
 
+    @Test func aFileThatANodeSavedIsApplied() async {
+        let sink = MemorySink()
+        let text = """
+            {"key":"a","value":"1","version":"0000000000000001"}
+            {"key":"b","value":"2","version":"0000000000000002"}
+            {"key":"a","deleted":true,"version":"0000000000000003"}
+            {"key":"c","deleted":true,"version":"0000000000000004"}
+            """
+        let (counts, stop) = await importAll(TextSource(text), into: sink) { $0.format = .ndjson }
+        #expect(stop == nil)
+        #expect(counts.written == 4)
+        #expect(sink.data == [Array("b".utf8): Array("2".utf8)])
+    }
+
     @Test func anEmptyFileAndEmptyLinesAreNothing() async {
         for text in ["", "\n\n\n"] {
             let (counts, stop) = await importAll(TextSource(text), into: MemorySink())

@@ -215,7 +215,7 @@ extension RoutedRequest {
             // A new leader is one of the shard's other replicas, and the first to know.
             let others = attempt.shard.replicas.filter { $0 != address }
             let search = { (topology: TopologyCache) in
-                topology.search(for: attempt.epoch + 1, asking: others, avoiding: address, on: eventLoop)
+                topology.search(for: attempt.epoch + 1, asking: others, on: eventLoop)
             }
             if !key.needsLeader, !others.isEmpty, let topology = context.topology.current {
                 // Another replica can answer meanwhile.

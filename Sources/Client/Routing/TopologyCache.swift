@@ -31,16 +31,22 @@ final class TopologyCache: Sendable {
     private let seeds: [NodeAddress]
     private let connections: NodeConnections
     private let timeoutPerNode: TimeAmount
+    private let searchPatience: TimeAmount
     private let intervalMin: TimeAmount
     private let state = Mutex(State())
 
     /// - Parameters:
     ///   - timeoutPerNode: how long one node may take to answer before the next is asked.
     ///   - intervalMin: a refresh this soon after the last one answers with what that one found.
-    init(seeds: [NodeAddress], connections: NodeConnections, timeoutPerNode: TimeAmount, intervalMin: TimeAmount) {
+    ///   - searchPatience: how long the others have in a search once one has answered.
+    init(
+        seeds: [NodeAddress], connections: NodeConnections, timeoutPerNode: TimeAmount, searchPatience: TimeAmount,
+        intervalMin: TimeAmount
+    ) {
         self.seeds = seeds
         self.connections = connections
         self.timeoutPerNode = timeoutPerNode
+        self.searchPatience = searchPatience
         self.intervalMin = intervalMin
     }
 
@@ -56,19 +62,18 @@ final class TopologyCache: Sendable {
     func refresh(
         _ need: Need = .newer, asking first: [NodeAddress] = [], epoch: UInt64 = 0, on eventLoop: any EventLoop
     ) -> EventLoopFuture<Topology> {
-        refresh(need, epoch: epoch, width: 1, on: eventLoop) { self.candidates(first: first, avoiding: nil, $0) }
+        refresh(need, epoch: epoch, width: 1, on: eventLoop) { self.candidates(first: first, $0) }
     }
 
     /// Looks for a topology of at least `epoch`: asks several nodes at once, and takes the first that has it, else the
     /// newest there is.
     ///
     /// For when a node that was to serve a request does not: a node that was cut off goes on telling its old topology.
-    /// - Parameter avoided: is asked only where there is nobody else.
     func search(
-        for epoch: UInt64, asking first: [NodeAddress], avoiding avoided: NodeAddress, on eventLoop: any EventLoop
+        for epoch: UInt64, asking first: [NodeAddress], on eventLoop: any EventLoop
     ) -> EventLoopFuture<Topology> {
         refresh(.newer, epoch: epoch, width: Self.searchWidth, on: eventLoop) {
-            Array(self.candidates(first: first, avoiding: avoided, $0).prefix(Self.searchWidth))
+            Array(self.candidates(first: first, $0).prefix(Self.searchWidth))
         }
     }
 
@@ -101,7 +106,8 @@ final class TopologyCache: Sendable {
         case .known(let topology): return eventLoop.makeSucceededFuture(topology)
         case .fetch(let promise, let candidates):
             let (connections, timeout) = (connections, timeoutPerNode)
-            TopologySearch.start(candidates, width: width, epoch: max(epoch, 1), on: eventLoop) { address in
+            let terms = TopologySearch.Terms(epoch: max(epoch, 1), width: width, patience: searchPatience)
+            TopologySearch.start(candidates, terms, on: eventLoop) { address in
                 try await Self.fetch(from: address, connections, timeout: timeout)
             } completion: { result in
                 promise.completeWith(self.adopt(result))
@@ -110,14 +116,14 @@ final class TopologyCache: Sendable {
         }
     }
 
-    private func candidates(first: [NodeAddress], avoiding avoided: NodeAddress?, _ state: State) -> [NodeAddress] {
+    private func candidates(first: [NodeAddress], _ state: State) -> [NodeAddress] {
         var candidates: [NodeAddress] = []
         let nodes = state.topology?.nodes.shuffled() ?? []
         for address in first + [state.lastAnswering].compactMap({ $0 }) + seeds + nodes
-        where address != avoided && !candidates.contains(address) {
+        where !candidates.contains(address) {
             candidates.append(address)
         }
-        return candidates.isEmpty ? [avoided].compactMap { $0 } : candidates
+        return candidates
     }
 
     /// Ends the refresh with what was found.

@@ -2,10 +2,7 @@ import Core
 import NIOCore
 import Sharding
 
-/// Asks nodes for the topology, `width` at a time, until one has the epoch wanted. Confined to its event loop.
-///
-/// Once anybody has answered, the others have `patience` to come with something newer: one of them may be as dead as
-/// the node that this search is about.
+/// Asks nodes for the topology, some at a time, until one has the epoch wanted. Confined to its event loop.
 final class TopologySearch {
     struct Found: Sendable {
         var topology: Topology
@@ -14,11 +11,18 @@ final class TopologySearch {
 
     typealias Fetch = @Sendable (NodeAddress) async throws -> Topology
 
-    static let patience = TimeAmount.milliseconds(100)
+    struct Terms: Sendable {
+        /// The least epoch that ends the search.
+        var epoch: UInt64
+        /// Nodes asked at once.
+        var width: Int
+        /// How long the others have once anybody has answered: one of them may be as dead as the node that this search
+        /// is about.
+        var patience: TimeAmount
+    }
 
+    private let terms: Terms
     private let eventLoop: any EventLoop
-    private let width: Int
-    private let epoch: UInt64
     private let fetch: Fetch
     private var completion: ((Result<Found, KVError>) -> Void)?
     private var waiting: ArraySlice<NodeAddress>
@@ -28,33 +32,32 @@ final class TopologySearch {
     private var patienceEnds: Scheduled<Void>?
 
     private init(
-        _ candidates: [NodeAddress], width: Int, epoch: UInt64, eventLoop: any EventLoop, fetch: @escaping Fetch,
+        _ candidates: [NodeAddress], _ terms: Terms, eventLoop: any EventLoop, fetch: @escaping Fetch,
         completion: @escaping (Result<Found, KVError>) -> Void
     ) {
         self.eventLoop = eventLoop
-        self.width = width
-        self.epoch = epoch
+        self.terms = terms
         self.fetch = fetch
         self.completion = completion
         self.waiting = candidates[...]
     }
 
-    /// Calls `completion` once, on the event loop: with the first topology of at least `epoch`, else with the newest
+    /// Calls `completion` once, on the event loop: with the first topology of the epoch wanted, else with the newest
     /// that anybody has once all have been asked; fails with `unavailable` where nobody answers.
     static func start(
-        _ candidates: [NodeAddress], width: Int, epoch: UInt64, on eventLoop: any EventLoop, fetch: @escaping Fetch,
+        _ candidates: [NodeAddress], _ terms: Terms, on eventLoop: any EventLoop, fetch: @escaping Fetch,
         completion: @escaping @Sendable (Result<Found, KVError>) -> Void
     ) {
         eventLoop.execute {
             TopologySearch(
-                candidates, width: width, epoch: epoch, eventLoop: eventLoop, fetch: fetch, completion: completion
+                candidates, terms, eventLoop: eventLoop, fetch: fetch, completion: completion
             ).advance()
         }
     }
 
     private func advance() {
         guard completion != nil else { return }
-        while asked < width, let address = waiting.popFirst() {
+        while asked < terms.width, let address = waiting.popFirst() {
             asked += 1
             // A task, as decoding the document would hold up the event loop.
             let fetch = fetch
@@ -73,8 +76,8 @@ final class TopologySearch {
     }
 
     private func awaitOthers() {
-        guard completion != nil, patienceEnds == nil, let best, width > 1 else { return }
-        patienceEnds = eventLoop.assumeIsolated().scheduleTask(in: Self.patience) {
+        guard completion != nil, patienceEnds == nil, let best, terms.width > 1 else { return }
+        patienceEnds = eventLoop.assumeIsolated().scheduleTask(in: terms.patience) {
             self.complete(.success(self.best ?? best))
         }
     }
@@ -83,7 +86,7 @@ final class TopologySearch {
         switch result {
         case .success(let topology):
             if topology.epoch >= best?.topology.epoch ?? 0 { best = Found(topology: topology, from: address) }
-            if topology.epoch >= epoch, let best { complete(.success(best)) }
+            if topology.epoch >= terms.epoch, let best { complete(.success(best)) }
         case .failure(let error): failures.append("\(address): \(error)")
         }
     }

@@ -1,33 +1,33 @@
-import Core
-import NIOCore
-import NIOHTTP1
+public import Core
+public import NIOCore
+public import NIOHTTP1
 import NIOPosix
 import Synchronization
 
 /// An HTTP server on loopback that answers as its script says; one script call per request, in order of arrival.
-final class ScriptedServer: Sendable {
-    struct Request: Sendable {
-        var method: HTTPMethod
-        var target: String
-        var headers: HTTPHeaders
-        var body: String
+public final class ScriptedServer: Sendable {
+    public struct Request: Sendable {
+        public var method: HTTPMethod
+        public var target: String
+        public var headers: HTTPHeaders
+        public var body: String
         /// Counted from 0 in order of acceptance.
-        var connection: Int
+        public var connection: Int
     }
 
-    struct Answer: Sendable {
-        var status: Int
-        var headers: [(String, String)]
-        var body: String
+    public struct Answer: Sendable {
+        public var status: Int
+        public var headers: [(String, String)]
+        public var body: String
 
-        init(_ status: Int, _ headers: [(String, String)] = [], body: String = "") {
+        public init(_ status: Int, _ headers: [(String, String)] = [], body: String = "") {
             self.status = status
             self.headers = headers
             self.body = body
         }
     }
 
-    enum Action: Sendable {
+    public enum Action: Sendable {
         case answer(Answer)
         /// Bytes as they are.
         case raw(String)
@@ -41,7 +41,7 @@ final class ScriptedServer: Sendable {
         case wait(EventLoopFuture<Void>, Answer)
     }
 
-    let address: NodeAddress
+    public let address: NodeAddress
     private let channel: any Channel
     private let state = Mutex(State())
 
@@ -51,7 +51,7 @@ final class ScriptedServer: Sendable {
         var open: [ObjectIdentifier: any Channel] = [:]
     }
 
-    static func start(
+    public static func start(
         port: Int = 0, _ script: @escaping @Sendable (Request) -> Action
     ) async throws -> ScriptedServer {
         let recorder = Recorder()
@@ -79,11 +79,11 @@ final class ScriptedServer: Sendable {
         self.address = NodeAddress(host: "127.0.0.1", port: channel.localAddress?.port ?? 0)
     }
 
-    var requests: [Request] { state.withLock { $0.requests } }
-    var connectionCount: Int { state.withLock { $0.connections } }
+    public var requests: [Request] { state.withLock { $0.requests } }
+    public var connectionCount: Int { state.withLock { $0.connections } }
 
     /// Stops listening and closes every connection.
-    func stop() async throws {
+    public func stop() async throws {
         try await channel.close().get()
         for channel in state.withLock({ Array($0.open.values) }) { channel.close(promise: nil) }
     }
@@ -172,17 +172,4 @@ private final class ScriptHandler: ChannelInboundHandler {
         if head?.method != .HEAD { text += answer.body }
         context.writeAndFlush(Self.wrapOutboundOut(ByteBuffer(string: text)), promise: nil)
     }
-}
-
-/// Waits until `condition` holds; fails the test's call by throwing after `seconds`.
-func eventually(
-    _ what: String, within seconds: Int = 10, _ condition: () async throws -> Bool
-) async throws {
-    let deadline = ContinuousClock.now + .seconds(seconds)
-    while ContinuousClock.now < deadline {
-        if try await condition() { return }
-        // Polls; a spin would take the cores from what is waited for.
-        try await Task.sleep(for: .milliseconds(1))
-    }
-    throw KVError(.timedOut, "never happened: \(what)")
 }
