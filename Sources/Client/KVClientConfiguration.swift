@@ -26,8 +26,9 @@ public struct KVClientConfiguration: Sendable {
     /// How long one replica may take to answer a read before another one is asked.
     public var readAttemptTimeout = TimeAmount.seconds(2)
     /// How long the leader may take to answer a write before the topology is asked for another one and the write is
-    /// sent again; acknowledgements of followers come on top.
-    public var writeAttemptTimeout = TimeAmount.seconds(5)
+    /// sent again; acknowledgements asked for with a request come on top, and those the cluster is configured for have to
+    /// fit in.
+    public var writeAttemptTimeout = TimeAmount.seconds(6)
     /// Attempts per request; at least 1. Only what is safe to repeat is tried again.
     public var attemptsMax = 12
     /// Redirects followed in one attempt.
