@@ -47,10 +47,42 @@ import Testing
         #expect(topology.nodes == [address(7001), address(7002), address(7003), NodeAddress(host: "::1", port: 7002)])
     }
 
+    /// The slot table follows from the shards; everything else counts.
+    @Test func equalityIsOfTheDocument() throws {
+        let topology = try twoShards()
+        let same = try twoShards()
+        #expect(topology == same && topology.hashValue == same.hashValue)
+        var shards = topology.shards
+        shards[1].term += 1
+        let others = [
+            try Topology(cluster: "other", epoch: 3, shards: topology.shards),
+            try Topology(cluster: "demo", epoch: 4, shards: topology.shards),
+            try Topology(cluster: "demo", epoch: 3, shards: shards),
+            try Topology(cluster: "demo", epoch: 3, shards: topology.shards.reversed()),
+        ]
+        #expect(Set([topology, same] + others).count == 1 + others.count)
+        for other in others { #expect(topology != other) }
+    }
+
+    /// In which order the shards name their ranges says nothing.
+    @Test func rangesMayStandInAnyOrder() throws {
+        let before = try twoShards()
+        var shards = before.shards
+        shards[0].slots.reverse()
+        let after = try Topology(cluster: "demo", epoch: 3, shards: shards.reversed())
+        for slot in stride(from: 0, to: HashSlot.count, by: 7) {
+            let slot = HashSlot(rawValue: UInt16(slot))
+            #expect(after.shard(of: slot).name == before.shard(of: slot).name)
+        }
+    }
+
     /// Each pair: what is changed in the golden document, and what the refusal says.
     @Test(arguments: [
         ("[100,199]", "[100,198]", "slot 199 belongs to no shard"),
         ("[100,199]", "[99,199]", "slot 99 belongs to two shards"),
+        ("[0,99]", "[0,16383]", "slot 100 belongs to two shards"),
+        ("[0,99]", "[1,99]", "slot 0 belongs to no shard"),
+        ("[200,16383]", "[200,16382]", "slot 16383 belongs to no shard"),
         ("[100,199]", "[199,100]", "is not a range of slots"),
         ("[200,16383]", "[200,16384]", "is not a range of slots"),
         ("[100,199]", "[100]", "not a topology document"),

@@ -80,20 +80,45 @@ public struct Topology: Sendable, Hashable {
         guard !shards.isEmpty else { throw refuse("it has no shard") }
         guard Set(shards.map(\.name)).count == shards.count else { throw refuse("two shards share a name") }
         guard Set(shards.map(\.index)).count == shards.count else { throw refuse("two shards share an index") }
-        let nobody = UInt16.max
-        var table = [UInt16](repeating: nobody, count: HashSlot.count)
+        for shard in shards where Set(shard.replicas).count != shard.replicas.count {
+            throw refuse("an address stands twice in shard \(shard.name)")
+        }
+        // By ranges and not slot by slot, which takes milliseconds in a debug build.
+        var runs: [(first: Int, count: Int, position: UInt16)] = []
         for (position, shard) in shards.enumerated() {
-            guard Set(shard.replicas).count == shard.replicas.count else {
-                throw refuse("an address stands twice in shard \(shard.name)")
-            }
             for range in shard.slots {
-                for slot in range.first.rawValue...range.last.rawValue {
-                    guard table[Int(slot)] == nobody else { throw refuse("slot \(slot) belongs to two shards") }
-                    table[Int(slot)] = UInt16(position)
-                }
+                let first = Int(range.first.rawValue)
+                runs.append((first, Int(range.last.rawValue) - first + 1, UInt16(position)))
             }
         }
-        if let orphan = table.firstIndex(of: nobody) { throw refuse("slot \(orphan) belongs to no shard") }
-        return table
+        runs.sort { $0.first < $1.first }
+        var next = 0
+        for run in runs {
+            guard run.first >= next else { throw refuse("slot \(run.first) belongs to two shards") }
+            guard run.first == next else { throw refuse("slot \(next) belongs to no shard") }
+            next += run.count
+        }
+        guard next == HashSlot.count else { throw refuse("slot \(next) belongs to no shard") }
+        // The runs stand back to back from the first slot to the last, so each lies within.
+        return [UInt16](unsafeUninitializedCapacity: HashSlot.count) { table, count in
+            for run in runs {
+                table[run.first..<run.first + run.count].initialize(repeating: run.position)
+            }
+            count = HashSlot.count
+        }
+    }
+
+    // MARK: Comparing
+
+    // Without the table, which follows from the shards and is most of the bytes.
+
+    public static func == (left: Topology, right: Topology) -> Bool {
+        left.epoch == right.epoch && left.cluster == right.cluster && left.shards == right.shards
+    }
+
+    public func hash(into hasher: inout Hasher) {
+        hasher.combine(cluster)
+        hasher.combine(epoch)
+        hasher.combine(shards)
     }
 }
