@@ -41,6 +41,24 @@ private func own(_ lsn: UInt64, newestTerm: UInt64 = 1) -> SnapshotReception.Own
         #expect(try leases.open(logFirstLsn: nil, committed: position(200), now: 3) == .share(id: "b"))
     }
 
+    /// A leader that led on in a new term: who has promised that takes no snapshot of the one before.
+    @Test func isNotSharedInALaterTerm() throws {
+        var leases = SnapshotLeases()
+        _ = try leases.open(logFirstLsn: 1, committed: position(100), now: 0)
+        leases.add(id: "a", position: position(100), now: 0)
+        leases.retire(before: 1)
+        #expect(try leases.open(logFirstLsn: 1, committed: position(100), now: 0) == .share(id: "a"))
+        leases.retire(before: 2)
+        #expect(try leases.open(logFirstLsn: 1, committed: position(101, term: 2), now: 1) == .make)
+        leases.add(id: "b", position: position(101, term: 2), now: 1)
+        leases.retire(before: 2)
+        #expect(try leases.open(logFirstLsn: 1, committed: position(101, term: 2), now: 1) == .share(id: "b"))
+        // Those who read it go on.
+        #expect(leases.touch(id: "a", now: 2) == true)
+        #expect(leases.release(id: "a") == false)
+        #expect(leases.release(id: "a") == true)
+    }
+
     @Test func goesWithItsLastUser() throws {
         var leases = SnapshotLeases()
         _ = try leases.open(logFirstLsn: 1, committed: position(1), now: 0)

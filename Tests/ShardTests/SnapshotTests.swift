@@ -129,6 +129,24 @@ import Wire
         try await pair.leader.close()
     }
 
+    /// The follower has promised the term in which the leader leads on.
+    @Test func aLeaderOfANewTermGivesANewSnapshot() async throws {
+        let pair = try await SnapshotPair.open()
+        let follower = try pair.openFollower()
+        let before = try pair.leader.openSnapshot()
+        #expect(try pair.leader.openSnapshot().id == before.id)
+        try await follower.fence(term: 2, candidate: NodeAddress(host: "127.0.0.1", port: 1))
+        try await pair.leader.become(.leader(term: 3))
+        let after = try pair.leader.openSnapshot()
+        #expect(after.id != before.id && after.leaderTerm == 3)
+        #expect(code { _ = try follower.beginSnapshot(before) } == .staleTerm)
+        try follower.take(after, from: pair.leader)
+        let (_, rebuilt) = try await follower.install(after.id)
+        #expect(try rebuilt.content() == pair.leader.content())
+        try await rebuilt.close()
+        try await pair.leader.close()
+    }
+
     /// Whoever writes a manifest by hand does not get it installed.
     @Test func aSnapshotIsWhatItsManifestSays() async throws {
         let pair = try await SnapshotPair.open()

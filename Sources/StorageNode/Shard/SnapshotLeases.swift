@@ -9,6 +9,8 @@ struct SnapshotLeases: Sendable {
         let position: LogPosition
         fileprivate(set) var users: Int
         fileprivate(set) var lastUsedMilliseconds: UInt64
+        /// Nobody else may have it: it stays for those who read it already.
+        fileprivate(set) var isRetired = false
     }
 
     enum Opening: Sendable, Hashable {
@@ -25,13 +27,19 @@ struct SnapshotLeases: Sendable {
     private(set) var leases: [Lease] = []
     private var isMaking = false
 
+    /// Shares nothing any more that was made before `term`, the one that is led now: a follower that has promised it
+    /// refuses such a snapshot however often it is given one.
+    mutating func retire(before term: UInt64) {
+        for index in leases.indices where leases[index].position.term < term { leases[index].isRetired = true }
+    }
+
     /// - Parameter logFirstLsn: the oldest lsn in the log; nil where there is no log.
     ///
     /// Throws `KVError(.overloaded)` while another is being made, and where there are too many.
     mutating func open(logFirstLsn: UInt64?, committed: LogPosition, now: UInt64) throws(KVError) -> Opening {
         // One that the log does not reach back to would lead to the next snapshot and never to the log.
         let first = logFirstLsn ?? committed.lsn + 1
-        if let index = leases.lastIndex(where: { first <= $0.position.lsn + 1 }) {
+        if let index = leases.lastIndex(where: { !$0.isRetired && first <= $0.position.lsn + 1 }) {
             leases[index].users += 1
             leases[index].lastUsedMilliseconds = now
             return .share(id: leases[index].id)
@@ -42,7 +50,7 @@ struct SnapshotLeases: Sendable {
         guard leases.count < SnapshotLeases.snapshotsMax else {
             throw KVError(
                 .overloaded,
-                "\(leases.count) snapshots are in use that the log no longer reaches back to; ask again in a minute")
+                "\(leases.count) snapshots are in use that are too old for another reader; ask again in a minute")
         }
         isMaking = true
         return .make

@@ -63,7 +63,8 @@ final class SnapshotSource: Sendable {
 
     // MARK: Opening
 
-    /// Makes a checkpoint, or shares one that the log still reaches back to.
+    /// Makes a checkpoint, or shares one of this term that the log still reaches back to.
+    /// - Parameter leaderTerm: the term that is led now, whose first batch is in the log.
     ///
     /// Throws `KVError`: `.overloaded` while another is being made, `.storageFull`, `.storageFailed`, `.unavailable`
     /// once closed.
@@ -75,6 +76,7 @@ final class SnapshotSource: Sendable {
         let committed = log.committed
         let shareable = try state.withLock { state throws(KVError) -> SnapshotManifest? in
             guard !state.isClosed else { throw SnapshotSource.closed(configuration.name) }
+            state.leases.retire(before: leaderTerm)
             guard case .share(let id) = try state.leases.open(logFirstLsn: firstLsn, committed: committed, now: now)
             else { return nil }
             return state.manifests[id]
@@ -128,7 +130,8 @@ final class SnapshotSource: Sendable {
             files.append(.init(name: name, bytes: bytes, crc32c: SnapshotChecks.text(checksum)))
         }
         let manifest = SnapshotManifest(
-            shard: configuration.name, id: id, leaderTerm: leaderTerm,
+            // A newer term may have begun since this was asked for.
+            shard: configuration.name, id: id, leaderTerm: max(leaderTerm, history.end.term),
             position: PositionDocument(shard: configuration.name, role: .leader, position: history.end),
             terms: history.starts.map(TermDocument.init), files: files)
         logger.info(
