@@ -129,6 +129,9 @@ private let shardKeys = "known here: address, idx, name, replicas"
             "sharding.toml:11: shards[1].replicas[0]: 127.0.0.1:7002 stands twice in this shard; a node holds at most one replica of a shard"
         ),
         BadFile(
+            "[\"127.0.0.1:7001\"]", "\((1...16).map { "b:\($0)" })",
+            "sharding.toml:11: shards[1].replicas: 17 replicas with the one at address; allowed: at most 16"),
+        BadFile(
             "[\"127.0.0.1:7001\"]", "[\"a:1\",\n \"b:1\",\n \"a:1\"]",
             "sharding.toml:13: shards[1].replicas[2]: a:1 stands twice in this shard; a node holds at most one replica of a shard"
         ),

@@ -82,7 +82,7 @@ private func unreachable(_ address: NodeAddress) -> NodeFailure {
     @Test func theEpochNeverFalls() throws {
         let view = try view(topology(epoch: 4, [nodes]))
         #expect(try view.adopt(topology(epoch: 3, [[nodes[0]]]), from: nodes[0]) == false)
-        #expect(try view.adopt(topology(epoch: 4, [[nodes[0]]]), from: nodes[0]) == false)
+        #expect(try view.adopt(topology(epoch: 4, [nodes]), from: nodes[0]) == false)
         #expect(view.table.topology.epoch == 4)
         #expect(view.nodes.count == 3)
         #expect(try view.adopt(topology(epoch: 5, [[nodes[0]]]), from: nodes[0]) == true)

@@ -19,14 +19,15 @@ import Wire
         #expect(progress.handle(.begun) == [.askStanding])
         #expect(progress.handle(.standing(position(1, 90), newestTerm: 7, own: position(1, 100))) == [.hold])
         #expect(progress.handle(.held(position(1, 104))) == [.wait(untilLsn: 104)])
-        // The new term is above what the new leader has promised.
-        #expect(progress.handle(.caughtUp) == [.persist(try next(8))])
-        #expect(progress.handle(.persisted) == [.stepDown(term: 8)])
-        #expect(progress.handle(.steppedDown) == [.show(try next(8))])
-        #expect(progress.handle(.confirmed) == [.publish(try next(8))])
+        // The new term is above what the new leader has promised, and its own.
+        let term = try makeTopology(epoch: 4, [(1, [n1, n2, n3])]).shards[0].nextTerm(of: n2, above: 7)
+        #expect(progress.handle(.caughtUp) == [.persist(try next(term))])
+        #expect(progress.handle(.persisted) == [.stepDown(term: term)])
+        #expect(progress.handle(.steppedDown) == [.show(try next(term))])
+        #expect(progress.handle(.confirmed) == [.publish(try next(term))])
         #expect(
             progress.handle(.published) == [
-                .release, .finish(.init(topology: try next(8), term: 8, position: position(1, 104))),
+                .release, .finish(.init(topology: try next(term), term: term, position: position(1, 104))),
             ])
         #expect(progress.handle(.published) == [])
     }
@@ -95,7 +96,7 @@ import Wire
                     .fail(
                         Problem(
                             .replicaUnreachable,
-                            "127.0.0.1:2 has every write of s0 and is to lead it from epoch 5 on, but did not confirm "
+                            "127.0.0.1:2 has every write of s0 and is to lead it from epoch 16 on, but did not confirm "
                                 + "that (no answer). It will as soon as it learns the topology; see kv status.")),
                 ]
             ),

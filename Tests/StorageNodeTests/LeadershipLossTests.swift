@@ -21,7 +21,7 @@ import Wire
         let response = try await client.send(
             .POST, APIPath.topology, body: ByteBuffer(bytes: try next.json()))
         #expect(response.status == 200)
-        #expect(response.epoch == 2)
+        #expect(response.epoch == next.epoch)
     }
 
     private func waiting(_ count: Int, _ client: NodeClient) async throws {

@@ -27,11 +27,16 @@ import Wire
                 leaderLastSeen: seen.map { .init(lsn: $0, millisecondsAgo: 50) }))
     }
 
+    /// The candidate's next one.
+    private func term(above seen: UInt64, of candidate: NodeAddress = n2) throws -> UInt64 {
+        try decision().shard.nextTerm(of: candidate, above: seen)
+    }
+
     @Test func theLeaderIsGone() throws {
         let decision = try decision()
         let answers = [n1: Answer.silent("refused"), n3: standing(90, newest: 7, seen: 110)]
         let plan = try decision.plan(answers)
-        #expect(plan == .init(term: 8, promisers: [n3]))
+        #expect(plan == .init(term: try term(above: 7), promisers: [n3]))
         #expect(
             try decision.conclude(plan, asked: answers, promised: [n3: standing(100, newest: 8, seen: 110)])
                 == .init(
@@ -39,10 +44,25 @@ import Wire
                     leaderLastSeen: .init(lsn: 110, millisecondsAgo: 50), unreachable: []))
     }
 
+    /// Above the epoch and everything that anybody has seen; never that of another who is promoted elsewhere.
     @Test func terms() throws {
         let answers = [n1: Answer.silent("refused"), n3: standing(90)]
-        #expect(try decision().plan(answers).term == 5)
-        #expect(try decision(newest: 12).plan(answers).term == 13)
+        #expect(try decision().plan(answers).term == term(above: 4))
+        #expect(try decision(newest: 40).plan(answers).term == term(above: 40))
+        let seen = [n1: Answer.silent("refused"), n3: standing(90, newest: 70)]
+        #expect(try decision(newest: 40).plan(seen).term == term(above: 70))
+        let halves = try [n2, n3].map { candidate in
+            try decision(force: true, as: candidate).plan(
+                [n1, n2, n3].reduce(into: [:]) { $0[$1] = .silent("cut off") }
+            ).term
+        }
+        #expect(halves[0] != halves[1])
+    }
+
+    @Test func whoIsNoReplicaIsNotPromoted() throws {
+        #expect(throws: Problem.self) {
+            _ = try decision(force: true, as: NodeAddress(host: "127.0.0.1", port: 9)).plan([:])
+        }
     }
 
     @Test func theLeaderAnswers() throws {
@@ -56,7 +76,7 @@ import Wire
         // With force it is fenced like the others, and what it has more does not count.
         let forced = try decision(force: true)
         let plan = try forced.plan(answers)
-        #expect(plan == .init(term: 5, promisers: [n1, n3]))
+        #expect(plan == .init(term: try term(above: 4), promisers: [n1, n3]))
         let conclusion = try forced.conclude(
             plan, asked: answers, promised: [n1: standing(123, newest: 5), n3: standing(90, newest: 5)])
         #expect(conclusion.leaderLastSeen == .init(lsn: 123, millisecondsAgo: 0))
@@ -78,7 +98,7 @@ import Wire
         ) { _ = try decision().plan(answers) }
         let again = try decision(own: position(1, 120), newest: 5, as: n1)
         let plan = try again.plan([n2: standing(100), n3: standing(90)])
-        #expect(plan == .init(term: 6, promisers: [n2, n3]))
+        #expect(plan == .init(term: try term(above: 5, of: n1), promisers: [n2, n3]))
         #expect(
             try again.conclude(
                 plan, asked: [n2: standing(100), n3: standing(90)], promised: [n2: standing(100), n3: standing(90)]

@@ -85,7 +85,12 @@ final class TopologySearch {
     private func take(_ result: Result<Topology, any Error>, from address: NodeAddress) {
         switch result {
         case .success(let topology):
-            if topology.epoch >= best?.topology.epoch ?? 0 { best = Found(topology: topology, from: address) }
+            do {
+                let isBest = try best.map { try topology.supersedes($0.topology) } ?? true
+                if isBest { best = Found(topology: topology, from: address) }
+            } catch {
+                failures.append("\(address): \(error)")
+            }
             if topology.epoch >= terms.epoch, let best { complete(.success(best)) }
         case .failure(let error): failures.append("\(address): \(error)")
         }

@@ -53,7 +53,7 @@ final class TopologyTracker: Sendable {
     func run(fetch: (NodeAddress) async throws -> Topology) async {
         for await sighting in sightings where sighting.epoch > epoch.load(ordering: .relaxed) {
             do {
-                adopt(try await fetch(sighting.node), from: sighting.node)
+                try adopt(try await fetch(sighting.node), from: sighting.node)
             } catch {
                 if Task.isCancelled { return }
                 logger.warning(
@@ -65,9 +65,9 @@ final class TopologyTracker: Sendable {
         }
     }
 
-    private func adopt(_ topology: Topology, from node: NodeAddress) {
-        let isNewer = state.withLock { current in
-            guard topology.epoch > current.epoch else { return false }
+    private func adopt(_ topology: Topology, from node: NodeAddress) throws {
+        let isNewer = try state.withLock { current in
+            guard try topology.supersedes(current) else { return false }
             current = topology
             return true
         }

@@ -139,7 +139,7 @@ final class ClusterView: Sendable {
         }
     }
 
-    /// Takes `topology` where its epoch is higher than the one known.
+    /// Takes `topology` where it supersedes the one known.
     /// - Parameter address: the node that has it, for the log.
     /// - Returns: whether it did.
     /// - Throws: `KVError(.invalidData)` where it belongs to another cluster.
@@ -151,7 +151,7 @@ final class ClusterView: Sendable {
                 throw KVError(
                     .invalidData, "it belongs to cluster \"\(topology.cluster)\", this router to \"\(known.cluster)\"")
             }
-            guard topology.epoch > known.epoch else { return nil }
+            guard try topology.supersedes(known) else { return nil }
             state.health = Dictionary(
                 uniqueKeysWithValues: document.nodes.map { ($0, state.health[$0] ?? NodeHealth()) })
             return makeTable(of: document, in: &state)

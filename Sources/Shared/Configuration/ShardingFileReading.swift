@@ -173,6 +173,12 @@ private struct ShardingFileReader {
                     here.appending("idx"),
                     "\(shard.index) is also \(earlier(other, "idx")); allowed: 0 to \(shards.count - 1), each once")
             }
+            let replicas = 1 + shard.followers.count
+            if replicas > ShardTopology.replicasMax {
+                diagnostics.complain(
+                    here.appending("replicas"),
+                    "\(replicas) replicas with the one at address; allowed: at most \(ShardTopology.replicasMax)")
+            }
             var addresses: Set<NodeAddress> = [shard.leader]
             for (index, follower) in shard.followers.enumerated() where !addresses.insert(follower).inserted {
                 diagnostics.complain(

@@ -17,7 +17,7 @@ public struct ShardTopology: Hashable, Sendable, Codable {
     public var name: String
     /// The `idx` of sharding.toml.
     public var index: Int
-    /// Rises with every change of leader; the first term is 1.
+    /// Rises with every change of leader, by up to ``replicasMax``; the first term is 1.
     public var term: UInt64
     public var leader: NodeAddress
     public var followers: [NodeAddress]
@@ -48,10 +48,11 @@ public struct ShardTopology: Hashable, Sendable, Codable {
 /// The versioned document every role shares: which shard owns a slot and which nodes serve the shard.
 ///
 /// Immutable. Invariants: at least one shard; every slot belongs to exactly one shard; shard names and
-/// indexes are unique; no address stands twice in one shard.
+/// indexes are unique; no address stands twice in one shard; a shard has at most ``ShardTopology/replicasMax``
+/// replicas.
 public struct Topology: Sendable, Hashable {
     public let cluster: String
-    /// Rises by one with every change; the highest one seen wins.
+    /// Rises with every change: by one, or to the new term of a shard; the highest one seen wins.
     public let epoch: UInt64
     public let shards: [ShardTopology]
     /// slot → position in `shards`; derived from `shards`.
@@ -80,8 +81,15 @@ public struct Topology: Sendable, Hashable {
         guard !shards.isEmpty else { throw refuse("it has no shard") }
         guard Set(shards.map(\.name)).count == shards.count else { throw refuse("two shards share a name") }
         guard Set(shards.map(\.index)).count == shards.count else { throw refuse("two shards share an index") }
-        for shard in shards where Set(shard.replicas).count != shard.replicas.count {
-            throw refuse("an address stands twice in shard \(shard.name)")
+        for shard in shards {
+            guard Set(shard.replicas).count == shard.replicas.count else {
+                throw refuse("an address stands twice in shard \(shard.name)")
+            }
+            guard shard.replicas.count <= ShardTopology.replicasMax else {
+                throw refuse(
+                    "shard \(shard.name) has \(shard.replicas.count) replicas, at most \(ShardTopology.replicasMax) "
+                        + "are allowed")
+            }
         }
         // By ranges and not slot by slot, which takes milliseconds in a debug build.
         var runs: [(first: Int, count: Int, position: UInt16)] = []

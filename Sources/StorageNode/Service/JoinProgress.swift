@@ -183,12 +183,20 @@ struct JoinProgress: Sendable {
     private mutating func take(_ found: Topology) {
         do throws(KVError) {
             if let topology { try check(found, isOf: topology) }
-            let newest = topology.map { $0.epoch > found.epoch ? $0 : found } ?? found
+            let newest = try JoinProgress.newer(topology, found)
             try check(newest)
             topology = newest
             phase = .found
         } catch {
             phase = .ended(.failed(error))
+        }
+    }
+
+    private static func newer(_ known: Topology?, _ found: Topology) throws(KVError) -> Topology {
+        do {
+            return try known.flatMap { try $0.supersedes(found) ? $0 : nil } ?? found
+        } catch {
+            throw KVError(.internalError, "two topologies cannot be compared", cause: error)
         }
     }
 

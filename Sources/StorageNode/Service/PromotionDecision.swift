@@ -64,11 +64,17 @@ struct PromotionDecision {
                 "\(shard.leader) leads \(shard.name) and answers: move the leadership without loss with kv failover "
                     + "\(shard.name) --to \(candidate), or take it over with --force.")
         }
+        guard shard.replicas.contains(candidate) else {
+            throw Problem(
+                .topologyConflict, "\(candidate) is no replica of \(shard.name) any more: look at kv status.")
+        }
         try checkReached(answers)
         try checkNobodyHasMore(answers)
         let standings = answers.values.compactMap(\.standing)
         let newest = standings.reduce(max(epoch, own.newestTerm, shard.term)) { max($0, $1.newestTerm) }
-        return Plan(term: newest + 1, promisers: others.filter { answers[$0]?.standing != nil })
+        return Plan(
+            term: shard.nextTerm(of: candidate, above: newest),
+            promisers: others.filter { answers[$0]?.standing != nil })
     }
 
     // MARK: Second round

@@ -59,6 +59,13 @@ struct TopologyAdoption {
         return .adopt(steps(to: incoming))
     }
 
+    /// What to decide on where `shown` is what somebody else has: that, or what is made of it and the current one where
+    /// both have one epoch.
+    func incoming(_ shown: Topology) throws -> Topology {
+        guard shown.epoch == current.epoch else { return shown }
+        return try TopologyAdoption.reconciled(current, shown) ?? shown
+    }
+
     /// A shard, as `current` has it, whose term is lower in `incoming`.
     private static func shardThatGoesBack(from current: Topology, to incoming: Topology) -> ShardTopology? {
         current.shards.first { known in
@@ -92,14 +99,17 @@ struct TopologyAdoption {
         return [.persist] + follow + open + lead + [.publish] + close.map { .close(shard: $0) }
     }
 
-    /// The topology that both of two lead to, where neither can be adopted by whoever has the other: made while they
-    /// could not talk, each moves the leader of another shard. Every shard is as the one with its higher term has it.
+    /// The topology that both of two lead to, where neither will do: made while their makers could not talk, they have
+    /// one epoch, or each moves the leader of another shard, so that neither can be adopted by whoever has the other.
+    /// Every shard is as the one with its higher term has it, else as the superseding one.
     ///
-    /// Whoever meets the two makes the same one of them. Nil where one of the two will do.
+    /// Its epoch is above both, so that those who look at epochs alone, as routers, clients and the replicator do, learn
+    /// of it whichever of the two they have. Whoever meets the two makes the same one of them. Nil where one of the two
+    /// will do.
     static func reconciled(_ own: Topology, _ other: Topology) throws -> Topology? {
         guard own.cluster == other.cluster, own != other else { return nil }
         let (newer, older) = try own.supersedes(other) ? (own, other) : (other, own)
-        guard shardThatGoesBack(from: older, to: newer) != nil else { return nil }
+        guard newer.epoch == older.epoch || shardThatGoesBack(from: older, to: newer) != nil else { return nil }
         let shards = newer.shards.map { shard in
             guard let known = older.shard(named: shard.name), known.term > shard.term else { return shard }
             var merged = shard

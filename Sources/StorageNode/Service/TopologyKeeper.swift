@@ -60,7 +60,7 @@ final class TopologyKeeper: Sendable {
 
     // MARK: Topologies
 
-    /// Adopts `topology` where it supersedes the current one.
+    /// Adopts `topology` where it supersedes the current one; where both have one epoch, what is made of the two.
     /// - Parameter source: where it comes from, for the log.
     /// - Returns: whether it did.
     ///
@@ -72,10 +72,11 @@ final class TopologyKeeper: Sendable {
     }
 
     /// As ``adopt(_:from:)``, for whoever makes a change.
-    func adopt(_ topology: Topology, from source: String, _ change: borrowing Change) async throws -> Bool {
+    func adopt(_ shown: Topology, from source: String, _ change: borrowing Change) async throws -> Bool {
         let view = views.current
         let adoption = TopologyAdoption(
             address: address, current: view.topology, roles: view.openReplicas.mapValues(\.role))
+        let topology = try adoption.incoming(shown)
         switch try adoption.decide(on: topology) {
         case .refuse(let problem): throw problem
         case .ignore: return false
