@@ -15,7 +15,7 @@ import Wire
 
         /// The actions as text: enough to compare.
         mutating func callAsFunction(_ event: FollowerProgress.Event) -> [String] {
-            progress.handle(event, random: &random).map { action in
+            progress.handle(event, now: .zero, random: &random).map { action in
                 switch action {
                 case .probe: "probe"
                 case .read(let position, let isDoubtful): "\(isDoubtful ? "doubtful " : "")read after \(position.lsn)"
@@ -26,6 +26,8 @@ import Wire
                 case .notice(.followerBack): "back"
                 case .notice(.needsSnapshot): "needs snapshot"
                 case .notice(.canBeFedAgain): "can be fed again"
+                case .notice(.snapshotFailed): "snapshot failed"
+                case .snapshot(let action): SnapshotTransferTests.text(action)
                 }
             }
         }
@@ -120,21 +122,66 @@ import Wire
         #expect(machine.progress.wanted?.after == position(8) && machine.progress.bytesInFlight == 0)
     }
 
-    @Test func needsSnapshotIsSaidOnceAndCheckedAgain() throws {
+    @Test func aFollowerThatTheLogCannotFeedIsRebuiltAndAskedAgain() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        #expect(machine(.outsideWindow) == ["read after 5"])
+        #expect(machine(.read(after: position(5), .cannotContinue("truncated"))) == ["needs snapshot", "await turn"])
+        #expect(machine.progress.state == .snapshot && !machine.progress.isFed && machine.progress.wanted == nil)
+        #expect(machine.progress.lastError == "truncated")
+        let manifest = SnapshotTransferTests.manifest(files: ["a": 10])
+        #expect(machine(.snapshot(.turn(nil))) == ["open"])
+        #expect(machine(.snapshot(.opened(.opened(manifest)))) == ["offer", "wait to touch"])
+        let receipt = SnapshotReceipt(id: manifest.id, files: [.init(name: "a", received: 10)])
+        #expect(machine(.snapshot(.offered(.receipt(receipt)))) == ["started at 10", "install"])
+        #expect(machine.progress.snapshotProgress(now: .zero)?.bytesDone == 10)
+        #expect(
+            machine(.snapshot(.installed(.installed(position(30))))) == ["installed, sent 0", "release", "probe"])
+        #expect(machine.progress.state == .probe && machine.progress.acked == position(30))
+        #expect(machine.progress.snapshotProgress(now: .zero) == nil)
+        _ = machine(.probed(.position(position(30), .follower)))
+        #expect(machine(.atTail) == ["can be fed again"])
+        #expect(machine.progress.state == .replicate && machine.progress.lastError == nil)
+    }
+
+    @Test func aSnapshotThatDoesNotHelpIsFollowedByAnotherAfterAPause() throws {
         var machine = Machine()
         _ = machine(.start)
         for round in 0..<3 {
             _ = machine(.probed(.position(position(5), .follower)))
-            #expect(machine(.outsideWindow) == ["read after 5"])
+            _ = machine(.outsideWindow)
             let actions = machine(.read(after: position(5), .cannotContinue("truncated")))
-            #expect(actions == (round == 0 ? ["needs snapshot", "wait"] : ["wait"]))
-            #expect(machine.progress.state == .needsSnapshot("truncated") && !machine.progress.isFed)
+            #expect(actions == (round == 0 ? ["needs snapshot", "await turn"] : ["await turn"]))
+            _ = machine(.snapshot(.turn(nil)))
+            _ = machine(.snapshot(.opened(.opened(SnapshotTransferTests.manifest(files: ["a": 10])))))
+            #expect(machine(.snapshot(.offered(.useless("old")))) == ["release", "snapshot failed", "wait"])
+            #expect(machine.progress.state == .needsSnapshot("old") && machine.progress.lastError == "old")
+            _ = machine(.snapshot(.released))
             #expect(machine(.timerFired) == ["probe"])
         }
+        // The operator has restored it from somewhere.
         _ = machine(.probed(.position(position(30), .follower)))
-        #expect(machine.progress.state == .needsSnapshot("truncated"))
+        #expect(machine.progress.state == .needsSnapshot("old"))
         #expect(machine(.atTail) == ["can be fed again"])
         #expect(machine.progress.state == .replicate)
+    }
+
+    @Test func theNextSnapshotWaitsForTheEndOfTheLast() {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        _ = machine(.outsideWindow)
+        _ = machine(.read(after: position(5), .cannotContinue("truncated")))
+        _ = machine(.snapshot(.turn(nil)))
+        _ = machine(.snapshot(.opened(.opened(SnapshotTransferTests.manifest(files: ["a": 10])))))
+        _ = machine(.snapshot(.offered(.useless("old"))))
+        _ = machine(.timerFired)
+        _ = machine(.probed(.position(position(5), .follower)))
+        _ = machine(.outsideWindow)
+        #expect(machine(.read(after: position(5), .cannotContinue("truncated"))) == ["wait"])
+        #expect(machine(.snapshot(.released)) == [])
+        #expect(machine(.timerFired) == ["probe"])
     }
 
     @Test func aLeaderThatCannotBeReadIsNotTheFollowersFault() {

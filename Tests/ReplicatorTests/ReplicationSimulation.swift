@@ -26,6 +26,8 @@ final class ReplicationSimulation {
         var delayMicrosecondsMax: UInt64 = 200
         var restarts = false
         var rollbacks = false
+        /// Parts of snapshots that do not match their checksum.
+        var corruptPercent: UInt64 = 0
     }
 
     final class Leader {
@@ -40,6 +42,8 @@ final class ReplicationSimulation {
         var reportCount = 0
         var waiters: [(after: LogPosition, deadline: Duration, reply: (ReadOutcome) -> Void)] = []
         var readCount = 0
+        var checkpoints = SimulatedCheckpoints()
+        var restarts = 0
 
         var last: LogPosition { frames.last?.position ?? .start }
     }
@@ -54,6 +58,8 @@ final class ReplicationSimulation {
         var heartbeatCount = 0
         /// Every position it ever had.
         var appliedEver: Set<LogPosition> = []
+        var reception = SimulatedReception()
+        var restarts = 0
 
         var position: LogPosition { applied.last ?? .start }
     }
@@ -62,9 +68,13 @@ final class ReplicationSimulation {
     var faults: Faults
     let leader = Leader()
     let followers: [Follower]
-    var replication: ShardReplication
+    /// Each is a replicator; one, if nothing else is said.
+    var replications: [ShardReplication]
+    /// Answers to a replicator that was restarted meanwhile go nowhere.
+    private var incarnations: [Int]
+    private let seed: UInt64
     private(set) var now = Duration.zero
-    private(set) var outstanding = 0
+    private var outstanding: [Int]
     private(set) var outstandingSeen = 0
     private(set) var bytesInFlightSeen = 0
     private(set) var windowBytesSeen = 0
@@ -78,7 +88,8 @@ final class ReplicationSimulation {
     private var queue: [(time: Duration, order: Int, run: () -> Void)] = []
     private var order = 0
 
-    init(seed: UInt64, followers count: Int, limits: ReplicationLimits, faults: Faults) {
+    init(seed: UInt64, followers count: Int, replicators: Int = 1, limits: ReplicationLimits, faults: Faults) {
+        self.seed = seed
         self.limits = limits
         self.faults = faults
         self.random = TestRandom(seed: seed)
@@ -86,10 +97,27 @@ final class ReplicationSimulation {
         let shard = ShardTopology(
             name: "shard-0", index: 0, term: 1, leader: NodeAddress(host: "leader", port: 1),
             followers: (0..<count).map { NodeAddress(host: "follower\($0)", port: 1) }, slots: [])
-        replication = ShardReplication(shard: shard, limits: limits, seed: seed)
+        replications = (0..<replicators).map {
+            ShardReplication(shard: shard, limits: limits, seed: seed &+ UInt64($0))
+        }
+        incarnations = replications.map { _ in 0 }
+        outstanding = replications.map { _ in 0 }
     }
 
-    func start() { handle(.start) }
+    var replication: ShardReplication { replications[0] }
+
+    func start() {
+        for who in replications.indices { handle(.start, who) }
+    }
+
+    /// A replicator keeps nothing: it begins anew, and what was on its way still arrives at the nodes.
+    func restartReplicator(_ who: Int) {
+        incarnations[who] += 1
+        outstanding[who] = 0
+        replications[who] = ShardReplication(
+            shard: replications[who].shard, limits: limits, seed: random.next())
+        handle(.start, who)
+    }
 
     func schedule(after delay: Duration, _ run: @escaping () -> Void) {
         order += 1
@@ -129,10 +157,23 @@ final class ReplicationSimulation {
 
     func crashLeader() {
         leader.isUp = false
+        leader.restarts += 1
         leader.acks = [:]
+        leader.checkpoints.all = []
+        leader.checkpoints.isMaking = false
         let waiters = leader.waiters
         leader.waiters = []
         for waiter in waiters { waiter.reply(.failed("connection reset")) }
+    }
+
+    func crashFollower(_ follower: Follower) {
+        follower.isUp = false
+        follower.restarts += 1
+        // Killed while it was being installed: it comes up with the old one or with the new one.
+        if follower.reception.isInstalling, chance(50), let manifest = follower.reception.manifest {
+            finishInstall(manifest, follower)
+        }
+        follower.reception.restart()
     }
 
     var isConverged: Bool { followers.allSatisfy { $0.applied == leader.frames.map(\.position) } }
@@ -142,48 +183,66 @@ final class ReplicationSimulation {
 
     // MARK: the replicator's side
 
-    private func handle(_ event: ShardReplication.Event) {
+    private func handle(_ event: ShardReplication.Event, _ who: Int) {
         eventCount += 1
-        for action in replication.handle(event, now: now) { perform(action) }
-        outstandingSeen = max(outstandingSeen, outstanding)
-        for progress in replication.followers { bytesInFlightSeen = max(bytesInFlightSeen, progress.bytesInFlight) }
-        windowBytesSeen = max(windowBytesSeen, replication.feed.window?.footprint ?? 0)
-    }
-
-    private func answer(_ event: @escaping @autoclosure () -> ShardReplication.Event) {
-        outstanding -= 1
-        handle(event())
-    }
-
-    private func perform(_ action: ShardReplication.Action) {
-        switch action {
-        case .feedNotice(let notice): notices.append("\(notice)")
-        case .follower(_, .notice(let notice)): notices.append("\(notice)")
-        case .feed(.wait(let duration, let timer)):
-            outstanding += 1
-            schedule(after: duration) { self.answer(.feed(.timerFired(timer))) }
-        case .feed(.read(let position)):
-            read(position, wait: limits.longPollWait) { .feed(.read(after: position, $0)) }
-        case .feed(.askPosition):
-            ask(isUp: { self.leader.isUp }, { .position(self.leader.last, .leader) }, { .feed(.position($0)) })
-        case .follower(let index, .wait(let duration)):
-            outstanding += 1
-            schedule(after: duration) { self.answer(.follower(index, .timerFired)) }
-        case .follower(let index, .probe):
-            let follower = followers[index]
-            ask(
-                isUp: { follower.isUp && !follower.isSilent }, { .position(follower.position, .follower) },
-                { .follower(index, .probed($0)) })
-        case .follower(let index, .read(let position, _)):
-            read(position, wait: .zero) { .follower(index, .read(after: position, $0)) }
-        case .follower(let index, .push(let push)):
-            self.push(push, index)
-        case .report(let report):
-            self.report(report)
-        case .waitToReport(let duration):
-            outstanding += 1
-            schedule(after: duration) { self.answer(.reportTimerFired) }
+        for action in replications[who].handle(event, now: now) { perform(action, who) }
+        outstandingSeen = max(outstandingSeen, outstanding[who])
+        for progress in replications[who].followers {
+            bytesInFlightSeen = max(bytesInFlightSeen, progress.bytesInFlight)
         }
+        windowBytesSeen = max(windowBytesSeen, replications[who].feed.window?.footprint ?? 0)
+    }
+
+    /// Notes a request or timer; what is returned takes its answer to the one who waits for it.
+    private func expectAnswer(_ who: Int) -> (ShardReplication.Event) -> Void {
+        outstanding[who] += 1
+        let incarnation = incarnations[who]
+        return { event in
+            guard incarnation == self.incarnations[who] else { return }
+            self.outstanding[who] -= 1
+            self.handle(event, who)
+        }
+    }
+
+    func wait(_ duration: Duration, _ who: Int, _ event: ShardReplication.Event) {
+        let answer = expectAnswer(who)
+        schedule(after: duration) { answer(event) }
+    }
+
+    func note(_ notice: Any) { notices.append("\(notice)") }
+
+    private func perform(_ action: ShardReplication.Action, _ who: Int) {
+        switch action {
+        case .feedNotice(let notice): note(notice)
+        case .follower(_, .notice(let notice)): note(notice)
+        case .feed(.wait(let duration, let timer)):
+            wait(duration, who, .feed(.timerFired(timer)))
+        case .feed(.read(let position)):
+            read(position, wait: limits.longPollWait, who) { .feed(.read(after: position, $0)) }
+        case .feed(.askPosition):
+            ask(isUp: { self.leader.isUp }, { .position(self.leader.last, .leader) }, who, { .feed(.position($0)) })
+        case .follower(let index, .wait(let duration)):
+            wait(duration, who, .follower(index, .timerFired))
+        case .follower(let index, .probe):
+            probe(index, who) { .follower(index, .probed($0)) }
+        case .follower(let index, .read(let position, _)):
+            read(position, wait: .zero, who) { .follower(index, .read(after: position, $0)) }
+        case .follower(let index, .push(let push)):
+            self.push(push, index, who)
+        case .follower(let index, .snapshot(let action)):
+            perform(action, index, who)
+        case .report(let report):
+            self.report(report, who)
+        case .waitToReport(let duration):
+            wait(duration, who, .reportTimerFired)
+        }
+    }
+
+    func probe(_ index: Int, _ who: Int, _ event: @escaping (PositionOutcome) -> ShardReplication.Event) {
+        let follower = followers[index]
+        ask(
+            isUp: { follower.isUp && !follower.isSilent && !follower.reception.isInstalling },
+            { .position(follower.position, .follower) }, who, event)
     }
 
     // MARK: the network
@@ -191,16 +250,16 @@ final class ReplicationSimulation {
     private var delay: Duration { .microseconds(Int64(random.next() % faults.delayMicrosecondsMax)) }
 
     /// Sends a request and its answer back; `serve` runs at the node, perhaps twice, and answers through its argument.
-    private func exchange<Outcome>(
-        timeout: Duration, failed: Outcome, _ serve: @escaping (@escaping (Outcome) -> Void) -> Void,
+    func exchange<Outcome>(
+        timeout: Duration, failed: Outcome, _ who: Int, _ serve: @escaping (@escaping (Outcome) -> Void) -> Void,
         _ event: @escaping (Outcome) -> ShardReplication.Event
     ) {
-        outstanding += 1
+        let answer = expectAnswer(who)
         var isAnswered = false
         let finish: (Outcome) -> Void = { outcome in
             guard !isAnswered else { return }
             isAnswered = true
-            self.answer(event(outcome))
+            answer(event(outcome))
         }
         schedule(after: timeout) { finish(failed) }
         let copies = chance(faults.duplicatePercent) ? 2 : 1
@@ -216,19 +275,19 @@ final class ReplicationSimulation {
     }
 
     private func ask(
-        isUp: @escaping () -> Bool, _ position: @escaping () -> PositionOutcome,
+        isUp: @escaping () -> Bool, _ position: @escaping () -> PositionOutcome, _ who: Int,
         _ event: @escaping (PositionOutcome) -> ShardReplication.Event
     ) {
         exchange(
-            timeout: limits.answerTimeout, failed: .failed("timed out"),
+            timeout: limits.answerTimeout, failed: .failed("timed out"), who,
             { reply in reply(isUp() ? position() : .failed("refused")) }, event)
     }
 
     private func read(
-        _ position: LogPosition, wait: Duration, _ event: @escaping (ReadOutcome) -> ShardReplication.Event
+        _ position: LogPosition, wait: Duration, _ who: Int, _ event: @escaping (ReadOutcome) -> ShardReplication.Event
     ) {
         exchange(
-            timeout: wait + limits.answerTimeout, failed: .failed("timed out"),
+            timeout: wait + limits.answerTimeout, failed: .failed("timed out"), who,
             { reply in
                 self.leader.readCount += 1
                 if let outcome = self.leaderAnswer(after: position) { return reply(outcome) }
@@ -243,25 +302,25 @@ final class ReplicationSimulation {
             }, event)
     }
 
-    private func push(_ push: LogPush, _ index: Int) {
+    private func push(_ push: LogPush, _ index: Int, _ who: Int) {
         let follower = followers[index]
         if let clock = push.clock { wrongClocks += check(clock) ? 0 : 1 }
         exchange(
-            timeout: limits.pushTimeout, failed: .failed("timed out"),
+            timeout: limits.pushTimeout, failed: .failed("timed out"), who,
             { reply in
                 guard follower.isUp else { return reply(.failed("refused")) }
-                guard !follower.isSilent else { return }
+                guard !follower.isSilent, !follower.reception.isInstalling else { return }
                 reply(self.apply(push, to: follower))
             }, { .follower(index, .pushed($0)) })
     }
 
-    private func report(_ report: AckReport) {
+    private func report(_ report: AckReport, _ who: Int) {
         for ack in report.acks {
-            guard let index = replication.shard.followers.firstIndex(of: ack.follower) else { continue }
+            guard let index = replications[who].shard.followers.firstIndex(of: ack.follower) else { continue }
             if !followers[index].appliedEver.contains(ack.position), ack.position != .start { unfoundedAcks += 1 }
         }
         exchange(
-            timeout: limits.answerTimeout, failed: .failed("timed out"),
+            timeout: limits.answerTimeout, failed: .failed("timed out"), who,
             { reply in
                 guard self.leader.isUp else { return reply(.failed("refused")) }
                 self.leader.reportCount += 1

@@ -7,22 +7,26 @@ import Wire
 
 @Suite struct ReplicationSimulationTests {
     /// Small, so that every bound is met within a few frames.
-    private static var limits: ReplicationLimits {
+    static var limits: ReplicationLimits {
         var limits = ReplicationLimits()
         limits.batchBytesMax = 250
         limits.inFlightBytesMax = 500
         limits.windowBytesMax = 4_000
         limits.readAheadBytesMax = 500
+        limits.snapshotRangeBytesMax = 100
+        limits.snapshotWorkTimeout = .seconds(5)
         return limits
     }
 
     /// Schedules to try; more in a long run.
-    private static let runs =
+    static let runs =
         ProcessInfo.processInfo.environment["DISTRIBKV_SIMULATION_RUNS"].flatMap(Int.init) ?? 1_000
 
     /// Loads, kills and revives at random for a virtual second.
-    private static func disturb(_ simulation: ReplicationSimulation, restarts: Bool, rollbacks: Bool) {
-        let end = Duration.seconds(1)
+    static func disturb(
+        _ simulation: ReplicationSimulation, restarts: Bool, rollbacks: Bool, truncates: Bool = false,
+        until end: Duration = .seconds(1)
+    ) {
         func later(_ meanMilliseconds: UInt64, _ run: @escaping () -> Void) {
             let wait = Duration.microseconds(Int64(simulation.random.next() % (2_000 * meanMilliseconds)))
             simulation.schedule(after: wait) {
@@ -37,7 +41,18 @@ import Wire
             later(simulation.chance(50) ? 1 : 60, write)
         }
         write()
+        func truncate() {
+            simulation.leader.firstRetained = max(
+                simulation.leader.firstRetained, simulation.leader.last.lsn + 1 - simulation.random.next() % 3)
+            later(200, truncate)
+        }
+        if truncates { later(200, truncate) }
         guard restarts else { return }
+        func killReplicator() {
+            simulation.restartReplicator(Int(simulation.random.next() % UInt64(simulation.replications.count)))
+            later(300, killReplicator)
+        }
+        if truncates { later(300, killReplicator) }
         func killLeader() {
             simulation.crashLeader()
             let isNewTerm = simulation.chance(30)
@@ -50,7 +65,7 @@ import Wire
         }
         func killFollower() {
             let follower = simulation.followers[Int(simulation.random.next() % UInt64(simulation.followers.count))]
-            follower.isUp = false
+            simulation.crashFollower(follower)
             if rollbacks {
                 follower.applied.removeLast(Int(simulation.random.next() % 8) % (follower.applied.count + 1))
             }
@@ -61,7 +76,7 @@ import Wire
         later(250, killFollower)
     }
 
-    private static func check(_ simulation: ReplicationSimulation, seed: UInt64) {
+    static func check(_ simulation: ReplicationSimulation, seed: UInt64) {
         let frameBytes = 600 + 32
         #expect(
             simulation.outstandingSeen <= ShardReplication.outstandingMax(followers: simulation.followers.count),
@@ -168,64 +183,6 @@ import Wire
         #expect(simulation.isConverged)
     }
 
-    @Test func aTruncatedLogIsReportedOnceAndRecovers() {
-        let simulation = ReplicationSimulation(seed: 5, followers: 2, limits: Self.limits, faults: .init())
-        for _ in 0..<50 { simulation.append(batchBytes: 50) }
-        simulation.leader.firstRetained = 20
-        simulation.followers[1].applied = simulation.leader.frames[..<30].map(\.position)
-        simulation.start()
-        simulation.run(until: .seconds(30))
-        #expect(simulation.followers[1].position == simulation.leader.last)
-        #expect(simulation.followers[0].applied.isEmpty)
-        #expect(simulation.replication.followers[0].state == .needsSnapshot("truncated"))
-        #expect(simulation.replication.status().followers[0].state == .needsSnapshot)
-        #expect(simulation.notices.filter { $0.contains("needsSnapshot") }.count == 1)
-        // The operator restores it from somewhere.
-        simulation.followers[0].applied = simulation.leader.frames[..<25].map(\.position)
-        simulation.append(batchBytes: 10)
-        simulation.run(until: simulation.now + .seconds(10)) { simulation.isConverged }
-        #expect(simulation.isConverged)
-        #expect(simulation.replication.followers[0].state == .replicate)
-        #expect(simulation.notices.filter { $0.contains("canBeFedAgain") }.count == 1)
-    }
-
-    @Test func aFollowerWithAnotherHistoryIsNotFed() {
-        let simulation = ReplicationSimulation(seed: 6, followers: 2, limits: Self.limits, faults: .init())
-        for _ in 0..<10 { simulation.append(batchBytes: 50) }
-        var other = simulation.leader.frames.map(\.position)
-        other[9].version = Version(rawValue: 999_999)
-        simulation.followers[0].applied = other
-        simulation.start()
-        simulation.run(until: .seconds(5))
-        simulation.append(batchBytes: 50)
-        simulation.run(until: .seconds(20))
-        #expect(simulation.followers[0].applied == other)
-        #expect(simulation.replication.followers[0].state == .needsSnapshot("diverged"))
-        #expect(simulation.followers[1].position == simulation.leader.last)
-    }
-
-    @Test func aLeaderThatCameBackWithAnotherHistoryIsFoundOut() {
-        let simulation = ReplicationSimulation(seed: 7, followers: 2, limits: Self.limits, faults: .init())
-        for _ in 0..<10 { simulation.append(batchBytes: 50) }
-        simulation.start()
-        simulation.run(until: .seconds(3))
-        #expect(simulation.isConverged)
-        let before = simulation.leader.frames.map(\.position)
-        simulation.crashLeader()
-        simulation.leader.frames.removeLast(3)
-        simulation.leader.isUp = true
-        for _ in 0..<3 { simulation.append(batchBytes: 51) }
-        // Another version at the same lsn; makes sure that chance did not repeat the old ones.
-        simulation.leader.frames[9].position.version = Version(rawValue: 777_777)
-        simulation.leader.frames[9].bytes = makeFrame(simulation.leader.frames[9].position, batchBytes: 5)
-        simulation.append(batchBytes: 52)
-        simulation.run(until: simulation.now + .seconds(20))
-        for index in 0..<2 {
-            #expect(simulation.followers[index].applied == before)
-            #expect(simulation.replication.followers[index].state == .needsSnapshot("diverged"))
-        }
-    }
-
     @Test func withNothingToDoAlmostNothingHappens() {
         let simulation = ReplicationSimulation(seed: 8, followers: 3, limits: ReplicationLimits(), faults: .init())
         simulation.append(batchBytes: 5)
@@ -309,12 +266,12 @@ import Wire
         simulation.run(until: .seconds(5))
         simulation.followers[0].isUp = false
         simulation.run(until: .seconds(10))
-        let status = simulation.replication.status()
+        let status = simulation.replication.status(now: simulation.now)
         #expect(status.followers[0].state == .probe && status.followers[0].lastError == "refused")
         #expect(status.followers[1].state == .replicate && status.followers[1].lastError == nil)
         simulation.followers[0].isUp = true
         simulation.run(until: .seconds(15))
-        #expect(simulation.replication.status().followers[0].state == .replicate)
+        #expect(simulation.replication.status(now: simulation.now).followers[0].state == .replicate)
         #expect(simulation.notices.filter { $0.contains("followerLost") }.count == 1)
         #expect(simulation.notices.filter { $0.contains("followerBack") }.count == 1)
     }

@@ -147,7 +147,7 @@ import Wire
         await followerServer.stop()
     }
 
-    @Test func aTruncatedLogIsShownAsNeedsSnapshot() async throws {
+    @Test func whereTheLeaderGivesNoSnapshotThatIsShownAndTheFollowerWatched() async throws {
         let leader = FakeLeader()
         let follower = FakeFollower()
         let servers = [
@@ -157,12 +157,12 @@ import Wire
         leader.append(50)
         leader.state.withLock { $0.firstRetained = 20 }
         let topology = try Self.topology(leader: servers[0].port, followers: [servers[1].port])
-        var limits = ReplicationLimits()
-        limits.snapshotCheckInterval = .milliseconds(50)
-        try await Self.withReplicator(topology, limits: limits) { _, status in
-            try await eventually { try await status().shards[0].followers[0].state == .needsSnapshot }
-            let reported = try await status().shards[0].followers[0]
-            #expect(reported.lastError?.contains("the log begins at lsn 20") == true)
+        try await Self.withReplicator(topology) { _, status in
+            try await eventually {
+                let follower = try await status().shards[0].followers[0]
+                return follower.state == .snapshot
+                    && follower.lastError?.hasPrefix("opening a snapshot at the leader: ") == true
+            }
             #expect(follower.applied.isEmpty)
             follower.state.withLock { $0.applied = Array(leader.history[..<30]) }
             try await eventually { follower.applied == leader.history }

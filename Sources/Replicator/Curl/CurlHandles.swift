@@ -77,7 +77,19 @@ final class EasyHandle {
         }
         try setCallbacks(context)
         try setHeaders(request)
-        if request.method == .post { try setBody(request.body, context) }
+        try setMethod(request, context)
+    }
+
+    private func setMethod(_ request: CurlRequest, _ context: UnsafeRawPointer) throws {
+        switch request.method {
+        case .get: break
+        case .post: try setBody(request.body, context)
+        case .put:
+            // Not CURLOPT_UPLOAD, which has its own rules: a POST under another name.
+            try setBody(request.body, context)
+            try check(ccurl_set_string(pointer, CURLOPT_CUSTOMREQUEST, "PUT"))
+        case .delete: try check(ccurl_set_string(pointer, CURLOPT_CUSTOMREQUEST, "DELETE"))
+        }
     }
 
     private func setCallbacks(_ context: UnsafeRawPointer) throws {
@@ -92,7 +104,9 @@ final class EasyHandle {
         headers = nil
         // A name without a value takes out what libcurl would send: it waits up to a second for a 100 Continue.
         var lines = ["Expect:"]
-        if request.method == .post, !request.headers.contains(where: { $0.name.lowercased() == "content-type" }) {
+        if request.method == .post || request.method == .put,
+            !request.headers.contains(where: { $0.name.lowercased() == "content-type" })
+        {
             lines.append("Content-Type:")
         }
         lines += request.headers.map { "\($0.name): \($0.value)" }

@@ -2,13 +2,13 @@ public import NIOCore
 
 /// One HTTP/1.1 request to a node.
 public struct CurlRequest: Sendable {
-    public enum Method: Sendable { case get, post }
+    public enum Method: Sendable { case get, post, put, delete }
 
     public var method: Method
     /// Absolute, scheme `http`; any other scheme is refused.
     public var url: String
     public var headers: [(name: String, value: String)]
-    /// Of a POST; shared with the caller, not copied as a whole when it is large.
+    /// Of a POST or PUT; shared with the caller, not copied as a whole when it is large.
     public var body: ByteBuffer
     /// The answer may have at most this many bytes of content, or it is given up with `.bodyTooLarge`.
     public var responseBytesMax: Int

@@ -21,6 +21,7 @@ import Sharding
             logger: Logger(label: Self.program))
         configuration.limits.batchBytesMax = file.replication.batchBytesMax
         configuration.limits.inFlightBytesMax = file.replication.inFlightBytesMax
+        configuration.limits.snapshotBytesPerSecondMax = file.replication.snapshotBytesPerSecondMax
         try await Replicator.serve(configuration)
     }
 }

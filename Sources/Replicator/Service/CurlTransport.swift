@@ -6,17 +6,20 @@ import Wire
 
 /// The replication protocol over HTTP, through libcurl.
 final class CurlTransport: ReplicationTransport {
-    private static let documentBytesMax = 64 << 10
+    static let documentBytesMax = 64 << 10
     private static let topologyBytesMax = 4 << 20
 
     private let client: CurlClient
-    private let limits: ReplicationLimits
+    let limits: ReplicationLimits
     /// Answers above `answerBytesMax` come one at a time: for the feeds, which no follower may hold up, for followers
     /// behind the window, and for those of them that did not take what they were sent last.
     private let largeTail = Turnstile()
     private let largeCatchUp = Turnstile()
     private let largeDoubtful = Turnstile()
-    private let metrics: ReplicatorMetrics
+    /// Transfers of snapshots at once.
+    let snapshotTurns: Turnstile
+    let snapshotPacer: SnapshotPacer
+    let metrics: ReplicatorMetrics
     /// Told of the epoch in every answer.
     private let onEpoch: @Sendable (UInt64, NodeAddress) -> Void
 
@@ -26,6 +29,8 @@ final class CurlTransport: ReplicationTransport {
     ) {
         self.client = client
         self.limits = limits
+        self.snapshotTurns = Turnstile(places: limits.snapshotTransfersMax)
+        self.snapshotPacer = SnapshotPacer(bytesPerSecondMax: limits.snapshotBytesPerSecondMax)
         self.metrics = metrics
         self.onEpoch = onEpoch
     }
@@ -186,13 +191,13 @@ final class CurlTransport: ReplicationTransport {
                 connectTimeout: limits.connectTimeout))
     }
 
-    private func perform(_ node: NodeAddress, _ request: CurlRequest) async throws -> CurlResponse {
+    func perform(_ node: NodeAddress, _ request: CurlRequest) async throws -> CurlResponse {
         let response = try await client.perform(request)
         if let epoch = response.header(KVHeader.epoch).flatMap(UInt64.init) { onEpoch(epoch, node) }
         return response
     }
 
-    private static func explain(_ response: CurlResponse) -> String {
+    static func explain(_ response: CurlResponse) -> String {
         "it answered \(response.status)" + (ProblemReading(response.body).detail.map { ": \($0)" } ?? "")
     }
 }

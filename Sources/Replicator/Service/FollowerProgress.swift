@@ -3,15 +3,19 @@ import Wire
 
 /// How far one follower is, and what to do for it next.
 ///
-/// Pure: events in, actions out. Vocabulary of etcd's raft: probe → replicate → needs snapshot.
+/// Pure: events in, actions out. Vocabulary of etcd's raft: probe → replicate → snapshot.
 ///
-/// Invariants: at most one probe, one read of its own, one push and one timer are outstanding; at most two
-/// segments are held, the one being pushed and the one read ahead; what is pushed continues ``acked``.
+/// Invariants: at most one probe, one read of its own, one push and one timer are outstanding, and none of them while
+/// it is rebuilt from a snapshot, which is a machine of its own; at most two segments are held, the one being pushed
+/// and the one read ahead; what is pushed continues ``acked``.
 /// The follower's own word about its position is final: after every doubt it is asked again.
 struct FollowerProgress {
     enum State: Sendable, Equatable {
         case probe
         case replicate
+        /// It is being rebuilt.
+        case snapshot
+        /// The log cannot feed it, and the last snapshot did not help; the next one comes after a pause.
         case needsSnapshot(String)
     }
 
@@ -31,6 +35,7 @@ struct FollowerProgress {
         /// The leader has nothing new: time for a sign of life, if nothing else is on its way.
         case beat(LeaderClock)
         case timerFired
+        case snapshot(SnapshotTransfer.Event)
     }
 
     enum Action: Sendable {
@@ -39,13 +44,16 @@ struct FollowerProgress {
         case read(after: LogPosition, isDoubtful: Bool)
         case push(LogPush)
         case wait(Duration)
+        case snapshot(SnapshotTransfer.Action)
         case notice(Notice)
     }
 
     enum Notice: Sendable {
         case followerLost(String)
         case followerBack
+        /// The log cannot feed it, for this reason; said once until it can.
         case needsSnapshot(String)
+        case snapshotFailed(String)
         case canBeFedAgain
     }
 
@@ -81,19 +89,32 @@ struct FollowerProgress {
     /// Rejections in a row.
     private var rejections = 0
     private var backoff: Backoff
+    private var transfer: SnapshotTransfer
+    private var snapshotBackoff: Backoff
+    /// That the log cannot feed it has been said.
+    private var isUnfed = false
 
     init(limits: ReplicationLimits) {
         self.limits = limits
         self.backoff = Backoff(min: limits.backoffMin, max: limits.backoffMax)
+        self.transfer = SnapshotTransfer(limits: limits)
+        self.snapshotBackoff = Backoff(min: limits.snapshotBackoffMin, max: limits.snapshotBackoffMax)
     }
 
-    var bytesInFlight: Int { (pushing?.byteCount ?? 0) + (readAhead?.segment.byteCount ?? 0) }
+    var bytesInFlight: Int {
+        (pushing?.byteCount ?? 0) + (readAhead?.segment.byteCount ?? 0) + transfer.bytesInFlight
+    }
+
+    /// Nil while no snapshot is on its way.
+    func snapshotProgress(now: Duration) -> SnapshotProgress? {
+        state == .snapshot ? transfer.progress(now: now) : nil
+    }
 
     /// Whether the window should be kept going for it.
     var isFed: Bool { state == .replicate && !needsProbe && !isWaiting }
 
     var wanted: Wanted? {
-        guard !needsProbe, !isWaiting, readAhead == nil else { return nil }
+        guard state != .snapshot, !needsProbe, !isWaiting, readAhead == nil else { return nil }
         let hasRoom = pushing.map { $0.byteCount + limits.batchBytesMax <= limits.inFlightBytesMax } ?? true
         return Wanted(
             after: pushedTo, isPushable: pushing == nil, isReadable: !isReading && hasRoom)
@@ -102,7 +123,7 @@ struct FollowerProgress {
     /// Where it is when the push on its way has been taken.
     private var pushedTo: LogPosition { pushing?.segment?.last ?? acked }
 
-    mutating func handle(_ event: Event, random: inout SplitMix64) -> [Action] {
+    mutating func handle(_ event: Event, now: Duration, random: inout SplitMix64) -> [Action] {
         switch event {
         case .start: return proceed()
         case .timerFired:
@@ -120,12 +141,13 @@ struct FollowerProgress {
             return [.read(after: pushedTo, isDoubtful: isLost)]
         case .read(let position, let outcome):
             isReading = false
-            return read(after: position, outcome, &random)
+            return read(after: position, outcome, now, &random)
         case .pause: return wait(limits.backoffMin)
         case .pushed(let outcome): return pushed(outcome, &random)
         case .beat(let clock):
             guard isFed, !isReading, pushing == nil, readAhead == nil else { return [] }
             return push(LogPush(heartbeat: clock))
+        case .snapshot(let event): return rebuilding(event, now, &random)
         }
     }
 
@@ -146,7 +168,7 @@ struct FollowerProgress {
     }
 
     private mutating func read(
-        after position: LogPosition, _ outcome: ReadOutcome, _ random: inout SplitMix64
+        after position: LogPosition, _ outcome: ReadOutcome, _ now: Duration, _ random: inout SplitMix64
     ) -> [Action] {
         // An answer to a question that is no longer asked, e.g. after a push that failed.
         guard !needsProbe, readAhead == nil, position == pushedTo else { return proceed() }
@@ -159,12 +181,7 @@ struct FollowerProgress {
         case .cannotContinue(let reason):
             // Until the push is answered it is not the follower's position that cannot be continued.
             guard pushing == nil else { return wait(backoff.wait(using: &random)) }
-            needsProbe = true
-            lastError = reason
-            var actions: [Action] = []
-            if case .needsSnapshot = state {} else { actions.append(.notice(.needsSnapshot(reason))) }
-            state = .needsSnapshot(reason)
-            return actions + wait(limits.snapshotCheckInterval * Double.random(in: 0.8...1.2, using: &random))
+            return rebuild(because: reason, now)
         case .failed(let text):
             // The leader's failure, not the follower's: its position still holds.
             lastError = "reading from the leader: \(text)"
@@ -204,7 +221,7 @@ struct FollowerProgress {
 
     /// Begins what can begin without the window.
     private mutating func proceed() -> [Action] {
-        guard !isWaiting else { return [] }
+        guard !isWaiting, state != .snapshot else { return [] }
         if needsProbe {
             guard !isProbing, pushing == nil else { return [] }
             isProbing = true
@@ -223,19 +240,15 @@ struct FollowerProgress {
 
     /// The leader's history contains the follower's position.
     private mutating func fedWell() -> [Action] {
-        switch state {
-        case .needsSnapshot:
-            state = .replicate
-            lastError = nil
-            return [.notice(.canBeFedAgain)] + back()
-        case .probe, .replicate:
-            state = .replicate
-            guard pushing == nil, readAhead == nil else { return [] }
-            // Nothing is left to try that could fail, so it is well.
-            lastError = nil
-            backoff.reset()
-            return back()
-        }
+        let wasUnfed = isUnfed
+        isUnfed = false
+        state = .replicate
+        guard wasUnfed || (pushing == nil && readAhead == nil) else { return [] }
+        // Nothing is left to try that could fail, so it is well.
+        lastError = nil
+        backoff.reset()
+        snapshotBackoff.reset()
+        return (wasUnfed ? [.notice(.canBeFedAgain)] : []) + back()
     }
 
     /// What it confirmed to a leader that may have lost it counts only when it is confirmed again.
@@ -267,5 +280,40 @@ struct FollowerProgress {
         guard !isWaiting else { return [] }
         isWaiting = true
         return [.wait(duration)]
+    }
+
+    // MARK: snapshots
+
+    private mutating func rebuild(because reason: String, _ now: Duration) -> [Action] {
+        needsProbe = true
+        lastError = reason
+        confirmed = nil
+        // The last one's end is still on its way to the nodes.
+        guard transfer.canBegin else { return wait(limits.backoffMin) }
+        state = .snapshot
+        let notice: [Action] = isUnfed ? [] : [.notice(.needsSnapshot(reason))]
+        isUnfed = true
+        return notice + transfer.begin(at: acked, now: now).map { .snapshot($0) }
+    }
+
+    private mutating func rebuilding(
+        _ event: SnapshotTransfer.Event, _ now: Duration, _ random: inout SplitMix64
+    ) -> [Action] {
+        let (steps, ending) = transfer.handle(event, now: now, random: &random)
+        let actions: [Action] = steps.map { .snapshot($0) }
+        for case .notice(.interrupted(let text)) in steps { lastError = text }
+        for case .notice(.resumed) in steps { lastError = nil }
+        switch ending {
+        case .installed(let position), .moved(let position):
+            acked = position
+            state = .probe
+            return actions + proceed()
+        case .failed(let text):
+            lastError = text
+            state = .needsSnapshot(text)
+            return actions + [.notice(.snapshotFailed(text))] + wait(snapshotBackoff.wait(using: &random))
+        case nil:
+            return actions
+        }
     }
 }

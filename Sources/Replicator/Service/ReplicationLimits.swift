@@ -29,14 +29,41 @@ public struct ReplicationLimits: Sendable, Hashable {
     public var pushTimeout = Duration.seconds(15)
     public var backoffMin = Duration.milliseconds(20)
     public var backoffMax = Duration.seconds(1)
-    /// A follower that cannot be fed is asked again this often.
-    public var snapshotCheckInterval = Duration.seconds(3)
+    /// Snapshots on their way at once, to all followers of all shards; the others wait their turn.
+    public var snapshotTransfersMax = 4
+    /// One part of a snapshot's file. A transfer holds one being sent and ``snapshotRangesAhead`` more.
+    public var snapshotRangeBytesMax = 1 << 20
+    /// Ranges that are fetched while one is being sent.
+    public var snapshotRangesAhead = 2
+    /// Of all snapshots together; nil for no limit.
+    public var snapshotBytesPerSecondMax: Int?
+    /// A leader keeps a checkpoint for 60 s after it was read last: where nothing else is read, something is that often.
+    public var snapshotTouchInterval = Duration.seconds(20)
+    /// Where somebody else brings a follower its snapshot, it is looked at this often.
+    public var snapshotWatchInterval = Duration.seconds(1)
+    /// A transfer that has not moved for so long is given up, so that the leader's disk is free of its checkpoint.
+    public var snapshotPatience = Duration.seconds(300)
+    /// After a snapshot that was of no use the next one is asked for no sooner than this, doubling up to the maximum:
+    /// a checkpoint makes the leader read its whole database.
+    public var snapshotBackoffMin = Duration.seconds(1)
+    public var snapshotBackoffMax = Duration.seconds(30)
+    /// For a leader to make a checkpoint, and for a follower to read one back and put it in place, at least.
+    public var snapshotWorkTimeout = Duration.seconds(60)
+    /// At what pace such work gets on at least: the timeout grows with the snapshot.
+    public var snapshotWorkBytesPerSecondMin = 10 << 20
 
     public init() {}
 
     /// An answer larger than this, which only a single large frame can be, is given up and asked for again in turn:
     /// one at a time for the feeds, one for the followers that are behind.
     var answerBytesMax: Int { 2 * batchBytesMax }
+
+    /// Under a limit of speed ranges take half a second each, so that what waits for its turn does not run into a
+    /// timeout: of the leader's checkpoint for one.
+    var snapshotRangeBytes: Int {
+        guard let bytesPerSecond = snapshotBytesPerSecondMax else { return snapshotRangeBytesMax }
+        return max(1, min(snapshotRangeBytesMax, bytesPerSecond / 2))
+    }
 
     /// The limits of each where there are so many: a follower holds one batch being pushed and one read ahead.
     func shared(shards: Int, followers: Int) -> ReplicationLimits {

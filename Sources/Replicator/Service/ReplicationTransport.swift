@@ -21,4 +21,29 @@ protocol ReplicationTransport: Sendable {
 
     /// Tells a leader where its followers are.
     func report(_ report: AckReport, to leader: NodeAddress, shard: String) async -> ReportOutcome
+
+    // MARK: snapshots, by the steps of ``SnapshotTransfer``
+
+    /// Waits until one more transfer may run in this process; it may as long as the turn is held. Nil where the task
+    /// was cancelled.
+    func snapshotTurn() async -> Turn?
+
+    func openSnapshot(of leader: NodeAddress, shard: String) async -> SnapshotOpening
+
+    /// Begins, or goes on with what is there.
+    func offer(_ manifest: SnapshotManifest, to follower: NodeAddress, shard: String) async -> SnapshotOffering
+
+    /// Reads a range and checks it, at the pace that all transfers share.
+    func fetch(_ range: SnapshotRange, from leader: NodeAddress, shard: String) async -> SnapshotFetching
+
+    func send(_ chunk: SnapshotChunk, to follower: NodeAddress, shard: String) async -> SnapshotSending
+
+    /// Lets the follower verify what it has and put it in place: takes long.
+    func install(_ manifest: SnapshotManifest, at follower: NodeAddress, shard: String) async -> SnapshotInstalling
+
+    /// The leader may remove its checkpoint, as far as this replicator is concerned. A failure costs space for a minute.
+    func releaseSnapshot(id: String, at leader: NodeAddress, shard: String) async
+
+    /// The follower may remove what it received of a snapshot. A failure costs space for an hour.
+    func discardSnapshot(id: String, at follower: NodeAddress, shard: String) async
 }

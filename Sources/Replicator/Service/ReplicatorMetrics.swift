@@ -12,6 +12,9 @@ final class ReplicatorMetrics: Sendable {
     private let heartbeats: Counter
     private let ackReports: Counter
     private let ackReportFailures: Counter
+    private let snapshotBytes: Counter
+    private let snapshotsInstalled: Counter
+    private let snapshotFailures: Counter
 
     init(_ registry: MetricsRegistry) {
         func counter(_ name: String, _ help: String) -> Counter {
@@ -28,6 +31,10 @@ final class ReplicatorMetrics: Sendable {
         heartbeats = counter("heartbeats", "Requests without batches that followers answered.")
         ackReports = counter("ack_reports", "Reports of followers' positions that leaders took.")
         ackReportFailures = counter("ack_report_failures", "Reports that leaders refused or did not answer.")
+        snapshotBytes = counter("snapshot_bytes", "Bytes of snapshots that followers took.")
+        snapshotsInstalled = counter("snapshots_installed", "Snapshots that followers put in place.")
+        snapshotFailures = counter(
+            "snapshot_failures", "Requests about snapshots that failed, apart from those that others came before.")
     }
 
     func fetched(bytes: Int) {
@@ -46,4 +53,10 @@ final class ReplicatorMetrics: Sendable {
     func pushFailed() { pushFailures.increment() }
 
     func reported(isTaken: Bool) { (isTaken ? ackReports : ackReportFailures).increment() }
+
+    func snapshotSent(bytes: Int) { snapshotBytes.increment(by: UInt64(bytes)) }
+
+    func snapshotInstalled() { snapshotsInstalled.increment() }
+
+    func snapshotFailed() { snapshotFailures.increment() }
 }

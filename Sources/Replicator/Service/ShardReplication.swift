@@ -40,20 +40,20 @@ struct ShardReplication {
         self.random = SplitMix64(seed: seed)
     }
 
-    /// One question and three timers of the feed, a report and its timer; a probe, a read, a push and a timer of each
-    /// follower.
-    static func outstandingMax(followers: Int) -> Int { 6 + 4 * followers }
+    /// One question and three timers of the feed, a report and its timer; of each follower a probe, a read, a push and a
+    /// timer, and of its snapshot a step, a fetch, a part being sent, two timers, a release and a discard.
+    static func outstandingMax(followers: Int) -> Int { 6 + 11 * followers }
 
     mutating func handle(_ event: Event, now: Duration) -> [Action] {
         var actions: [Action] = []
         switch event {
         case .start:
-            for index in followers.indices { tell(index, .start, &actions) }
+            for index in followers.indices { tell(index, .start, now, &actions) }
         case .feed(let event):
             feed(event, now, &actions)
         case .follower(let index, let event):
             let confirmed = followers[index].confirmed
-            follow(index, event, &actions)
+            follow(index, event, now, &actions)
             if followers[index].confirmed != confirmed { reporting.request() }
         case .reported(let outcome):
             if let wait = reporting.reported(outcome, random: &random) { actions.append(.waitToReport(wait)) }
@@ -72,15 +72,17 @@ struct ShardReplication {
         return actions
     }
 
-    func status() -> ReplicatorStatus.Shard {
+    func status(now: Duration) -> ReplicatorStatus.Shard {
         ReplicatorStatus.Shard(
             name: shard.name, leader: shard.leader, leaderLsn: feed.leaderLSN, leaderError: feed.error,
             followers: zip(shard.followers, followers).map { address, progress in
-                ReplicatorStatus.Follower(
+                var follower = ReplicatorStatus.Follower(
                     address: address, state: progress.state.reported, term: progress.acked.term,
                     lsn: progress.acked.lsn,
                     lagBatches: feed.leaderLSN > progress.acked.lsn ? feed.leaderLSN - progress.acked.lsn : 0,
                     bytesInFlight: progress.bytesInFlight, lastError: progress.lastError)
+                follower.snapshot = progress.snapshotProgress(now: now)
+                return follower
             })
     }
 
@@ -95,11 +97,11 @@ struct ShardReplication {
             for index in followers.indices { followers[index].forgetConfirmation() }
         }
         if feed.window?.tail != tailBefore || feed.isReading != wasReading {
-            for index in followers.indices { serve(index, &actions) }
+            for index in followers.indices { serve(index, now, &actions) }
         }
         guard case .read(let position, .nothingNew(let clock)) = event, position == feed.window?.tail else { return }
         for index in followers.indices where followers[index].acked == position {
-            tell(index, .beat(clock), &actions)
+            tell(index, .beat(clock), now, &actions)
         }
         // Said again, for a leader that has been restarted.
         reporting.request()
@@ -114,10 +116,12 @@ struct ShardReplication {
         }
     }
 
-    private mutating func follow(_ index: Int, _ event: FollowerProgress.Event, _ actions: inout [Action]) {
+    private mutating func follow(
+        _ index: Int, _ event: FollowerProgress.Event, _ now: Duration, _ actions: inout [Action]
+    ) {
         guard case .read(let position, let outcome) = event else {
-            tell(index, event, &actions)
-            serve(index, &actions)
+            tell(index, event, now, &actions)
+            serve(index, now, &actions)
             return
         }
         // Who reaches the end of the log by reading for itself is where the feed can begin.
@@ -125,49 +129,51 @@ struct ShardReplication {
         switch outcome {
         case .segment(let segment, let clock):
             feed.observe(leaderLSN: clock.lsn)
-            if segment.last.lsn >= clock.lsn { adopt(segment.last, &actions) }
+            if segment.last.lsn >= clock.lsn { adopt(segment.last, now, &actions) }
         case .nothingNew(let clock):
             feed.observe(leaderLSN: clock.lsn)
             isAtEnd = true
-            adopt(position, &actions)
+            adopt(position, now, &actions)
         case .cannotContinue, .failed:
             break
         }
-        tell(index, event, &actions)
+        tell(index, event, now, &actions)
         if isAtEnd, let wanted = followers[index].wanted, case .outside = feed.supply(after: wanted.after) {
             // Reading again at once would answer the same.
-            tell(index, .pause, &actions)
+            tell(index, .pause, now, &actions)
         }
-        serve(index, &actions)
+        serve(index, now, &actions)
     }
 
-    private mutating func adopt(_ position: LogPosition, _ actions: inout [Action]) {
+    private mutating func adopt(_ position: LogPosition, _ now: Duration, _ actions: inout [Action]) {
         let tailBefore = feed.window?.tail
         feed.adopt(position, isWanted: demand != nil)
         guard feed.window?.tail != tailBefore else { return }
-        for index in followers.indices { serve(index, &actions) }
+        for index in followers.indices { serve(index, now, &actions) }
     }
 
     /// Gives a follower what the window has for it.
-    private mutating func serve(_ index: Int, _ actions: inout [Action]) {
+    private mutating func serve(_ index: Int, _ now: Duration, _ actions: inout [Action]) {
         guard let wanted = followers[index].wanted else { return }
         switch feed.supply(after: wanted.after) {
         case .segment(let segment) where wanted.isPushable:
-            tell(index, .offered(segment, feed.clock), &actions)
+            tell(index, .offered(segment, feed.clock), now, &actions)
         case .nothingNew where wanted.isPushable:
-            tell(index, .atTail, &actions)
+            tell(index, .atTail, now, &actions)
         case .segment, .nothingNew:
             // In the window: it gets more when its push is answered.
             break
         case .outside:
             // Another replicator may have brought it beyond the window: the feed's read is then about to catch up.
             if feed.isReading, let tail = feed.window?.tail, wanted.after.lsn > tail.lsn { return }
-            if wanted.isReadable { tell(index, .outsideWindow, &actions) }
+            if wanted.isReadable { tell(index, .outsideWindow, now, &actions) }
         }
     }
 
-    private mutating func tell(_ index: Int, _ event: FollowerProgress.Event, _ actions: inout [Action]) {
-        actions += followers[index].handle(event, random: &random).map { .follower(index, $0) }
+    private mutating func tell(
+        _ index: Int, _ event: FollowerProgress.Event, _ now: Duration, _ actions: inout [Action]
+    ) {
+        actions += followers[index].handle(event, now: now, random: &random).map { .follower(index, $0) }
     }
 
     /// The position of the fastest follower that lives from the window.
@@ -187,6 +193,7 @@ extension FollowerProgress.State {
         switch self {
         case .probe: .probe
         case .replicate: .replicate
+        case .snapshot: .snapshot
         case .needsSnapshot: .needsSnapshot
         }
     }

@@ -9,7 +9,7 @@ final class ShardRunner: Sendable {
     let shard: ShardTopology
     let limits: ReplicationLimits
     private let transport: any ReplicationTransport
-    private let logger: Logger
+    let logger: Logger
     private let replication: Mutex<ShardReplication>
     private let events: AsyncStream<ShardReplication.Event>
     private let continuation: AsyncStream<ShardReplication.Event>.Continuation
@@ -32,7 +32,10 @@ final class ShardRunner: Sendable {
         (events, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(bound))
     }
 
-    func status() -> ReplicatorStatus.Shard { replication.withLock { $0.status() } }
+    func status() -> ReplicatorStatus.Shard {
+        let now = ContinuousClock.now - start
+        return replication.withLock { $0.status(now: now) }
+    }
 
     /// Runs until ``stop()`` or until the task is cancelled; what is in flight is then given up.
     func run() async {
@@ -52,6 +55,7 @@ final class ShardRunner: Sendable {
         switch action {
         case .feedNotice(let notice): log(notice)
         case .follower(let index, .notice(let notice)): log(notice, shard.followers[index])
+        case .follower(let index, .snapshot(.notice(let notice))): log(notice, shard.followers[index])
         case .feed(let action):
             group.addTask { self.send(.feed(await self.perform(action))) }
         case .follower(let index, let action):
@@ -99,6 +103,42 @@ final class ShardRunner: Sendable {
         case .wait(let duration):
             await ShardRunner.sleep(duration)
             return .timerFired
+        case .snapshot(let action):
+            return await perform(action, for: follower).map { .snapshot($0) }
+        case .notice:
+            return nil
+        }
+    }
+
+    private func perform(_ action: SnapshotTransfer.Action, for follower: NodeAddress) async -> SnapshotTransfer.Event?
+    {
+        switch action {
+        case .awaitTurn:
+            return .turn(await transport.snapshotTurn())
+        case .open:
+            return .opened(await transport.openSnapshot(of: shard.leader, shard: shard.name))
+        case .offer(let manifest):
+            return .offered(await transport.offer(manifest, to: follower, shard: shard.name))
+        case .fetch(let range):
+            return .fetched(range, await transport.fetch(range, from: shard.leader, shard: shard.name))
+        case .send(let chunk):
+            return .sent(chunk.range, await transport.send(chunk, to: follower, shard: shard.name))
+        case .install(let manifest):
+            return .installed(await transport.install(manifest, at: follower, shard: shard.name))
+        case .probe:
+            return .probed(await transport.position(of: follower, shard: shard.name))
+        case .waitToRetry(let duration):
+            await ShardRunner.sleep(duration)
+            return .retryTimerFired
+        case .waitToTouch(let duration):
+            await ShardRunner.sleep(duration)
+            return .touchTimerFired
+        case .release(let id):
+            await transport.releaseSnapshot(id: id, at: shard.leader, shard: shard.name)
+            return .released
+        case .discard(let id):
+            await transport.discardSnapshot(id: id, at: follower, shard: shard.name)
+            return .released
         case .notice:
             return nil
         }
@@ -111,33 +151,5 @@ final class ShardRunner: Sendable {
     /// Cancelled early, it only means that the loop ends: nobody reads the event that follows.
     private static func sleep(_ duration: Duration) async {
         try? await Task.sleep(for: duration, tolerance: .zero)
-    }
-
-    private func log(_ notice: ShardFeed.Notice) {
-        switch notice {
-        case .leaderLost(let text):
-            logger.warning(
-                "cannot read from the leader; trying again", metadata: ["node": "\(shard.leader)", "error": "\(text)"])
-        case .leaderBack:
-            logger.info("reading from the leader again", metadata: ["node": "\(shard.leader)"])
-        }
-    }
-
-    private func log(_ notice: FollowerProgress.Notice, _ follower: NodeAddress) {
-        switch notice {
-        case .followerLost(let text):
-            logger.warning(
-                "cannot feed the follower; trying again", metadata: ["node": "\(follower)", "error": "\(text)"])
-        case .followerBack:
-            logger.info("feeding the follower again", metadata: ["node": "\(follower)"])
-        case .needsSnapshot(let reason):
-            logger.error(
-                """
-                the follower needs a snapshot: stop its node, copy the shard's directory of the stopped leader or of \
-                another follower in place of its own, and start it again
-                """, metadata: ["node": "\(follower)", "reason": "\(reason)"])
-        case .canBeFedAgain:
-            logger.info("the follower can be fed from the log again", metadata: ["node": "\(follower)"])
-        }
     }
 }

@@ -1,18 +1,20 @@
 import Synchronization
 
-/// Lets one through at a time; the others wait in line.
+/// Lets so many through at a time, one where nothing else is said; the others wait in line.
 package final class Turnstile: Sendable {
     private struct State {
-        var isTaken = false
+        var taken = 0
         var nextID: UInt64 = 0
         var waiters: [(id: UInt64, continuation: CheckedContinuation<Void, any Error>)] = []
     }
 
+    private let places: Int
     private let state = Mutex(State())
 
-    package init() {}
+    package init(places: Int = 1) { self.places = places }
 
-    package var isTaken: Bool { state.withLock { $0.isTaken } }
+    /// Whether the next one has to wait.
+    package var isTaken: Bool { state.withLock { $0.taken >= places } }
     package var waiting: Int { state.withLock { $0.waiters.count } }
 
     /// Waits for its turn, which lasts as long as the last reference to what is returned.
@@ -25,8 +27,8 @@ package final class Turnstile: Sendable {
         try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
                 let isFree = state.withLock { state in
-                    guard state.isTaken else {
-                        state.isTaken = true
+                    guard state.taken >= places else {
+                        state.taken += 1
                         return true
                     }
                     state.waiters.append((id, continuation))
@@ -48,7 +50,7 @@ package final class Turnstile: Sendable {
     fileprivate func endTurn() {
         let next = state.withLock { state in
             guard state.waiters.isEmpty else { return Optional(state.waiters.removeFirst().continuation) }
-            state.isTaken = false
+            state.taken -= 1
             return nil
         }
         next?.resume()
@@ -62,7 +64,7 @@ package final class Turnstile: Sendable {
     }
 }
 
-/// The right to be the one; ends when the last reference goes.
+/// The right to be one of those let through; ends when the last reference goes.
 package final class Turn: Sendable {
     private let turnstile: Turnstile
 

@@ -1,14 +1,14 @@
-import Wire
-
 /// How fast bytes arrive, over the last seconds. Pure.
-struct TransferRate: Sendable {
-    static let windowMilliseconds: UInt64 = 5_000
+package struct TransferRate: Sendable {
+    package static let windowMilliseconds: UInt64 = 5_000
     private static let samplesMax = 64
 
     private var samples: [(milliseconds: UInt64, bytes: UInt64)] = []
 
+    package init() {}
+
     /// - Parameter bytes: all there are at this moment.
-    mutating func note(bytes: UInt64, now: UInt64) {
+    package mutating func note(bytes: UInt64, now: UInt64) {
         samples.removeAll { now >= $0.milliseconds + TransferRate.windowMilliseconds }
         // Under many small parts every second sample suffices.
         if samples.count >= TransferRate.samplesMax {
@@ -17,13 +17,13 @@ struct TransferRate: Sendable {
         samples.append((now, bytes))
     }
 
-    func bytesPerSecond(now: UInt64) -> UInt64 {
+    package func bytesPerSecond(now: UInt64) -> UInt64 {
         let recent = samples.filter { now < $0.milliseconds + TransferRate.windowMilliseconds }
         guard let first = recent.first, let last = recent.last, last.bytes > first.bytes else { return 0 }
         return (last.bytes - first.bytes) * 1_000 / max(1, max(now, last.milliseconds) - first.milliseconds)
     }
 
-    func progress(done: UInt64, total: UInt64, now: UInt64) -> SnapshotProgress {
+    package func progress(done: UInt64, total: UInt64, now: UInt64) -> SnapshotProgress {
         let rate = bytesPerSecond(now: now)
         return SnapshotProgress(
             bytesDone: done, bytesTotal: total, bytesPerSecond: rate,
