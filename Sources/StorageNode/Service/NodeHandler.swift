@@ -56,7 +56,7 @@ final class NodeHandler: HTTPHandler {
         case .PUT: node.configuration.storage.valueBytesMax
         case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.bodyBytesMax(target)
         case .POST where target.hasPrefix(APIPath.topology): ShardAdminHandler.topologyBytesMax
-        case .POST where target.hasPrefix(ShardAdminHandler.pathPrefix): ShardAdminHandler.bodyBytesMax
+        case .POST where target.hasPrefix(ShardAdminHandler.pathPrefix): ShardAdminHandler.bodyBytesMax(target)
         // Nothing here reads the body of another request, but a small one does no harm.
         default: 65_536
         }

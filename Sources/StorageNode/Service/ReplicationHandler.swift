@@ -317,7 +317,7 @@ final class ReplicationHandler {
 }
 
 extension ShardReplica {
-    fileprivate func document(at position: LogPosition) -> PositionDocument {
+    func document(at position: LogPosition) -> PositionDocument {
         PositionDocument(
             shard: configuration.name, role: role.isLeader ? .leader : .follower, position: position)
     }

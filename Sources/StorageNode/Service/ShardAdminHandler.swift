@@ -13,7 +13,12 @@ import Wire
 final class ShardAdminHandler {
     static let pathPrefix = "/shards/"
     static let topologyBytesMax = 32 << 20
-    static let bodyBytesMax = 1 << 20
+    /// Of the body of a POST to `/shards/…`.
+    static func bodyBytesMax(_ target: String) -> Int { target.hasSuffix("/digest") ? digestBytesMax : changeBytesMax }
+
+    private static let changeBytesMax = 1 << 20
+    /// 1,023 boundaries of 4,096 bytes, of which percent-encoding makes three each.
+    private static let digestBytesMax = 16 << 20
 
     private let admin: ShardAdmin
     private var view: NodeView
@@ -69,9 +74,10 @@ final class ShardAdminHandler {
         case ("promote", 2, .POST): try promote(position, request, exchange)
         case ("hold", 2, .POST): try hold(position, request, exchange)
         case ("hold", 2, .DELETE): try release(position, request, exchange)
+        case ("digest", 2, .POST): try digest(position, request, exchange)
         case ("replicas", 3, _): refuse(request.method, allowed: "DELETE", exchange)
         case ("hold", 2, _): refuse(request.method, allowed: "POST, DELETE", exchange)
-        case ("replicas", 2, _), ("handover", 2, _), ("promote", 2, _):
+        case ("replicas", 2, _), ("handover", 2, _), ("promote", 2, _), ("digest", 2, _):
             refuse(request.method, allowed: "POST", exchange)
         default: exchange.respond(HTTPResponse(unknownPath: request.path))
         }
@@ -189,6 +195,26 @@ final class ShardAdminHandler {
         answer(exchange) { admin, _ in
             await admin.release(replica)
             return HTTPResponse(status: 204)
+        }
+    }
+
+    // MARK: Comparing
+
+    /// Of the replica here, whatever its role.
+    private func digest(_ position: Int, _ request: HTTPRequest, _ exchange: HTTPExchange) throws(Problem) {
+        let replica = try replica(at: position)
+        let body = request.body
+        answer(exchange) { _, _ in
+            let digest = try ShardAdminHandler.decode(DigestRequest.self, body)
+            let boundaries = try digest.boundaries?.map { boundary throws(Problem) -> [UInt8] in
+                guard let key = PercentCoding.decode(boundary.utf8) else {
+                    throw Problem(.badRequest, "\"\(boundary.prefix(64))\" is not a percent-encoded key.")
+                }
+                return key
+            }
+            let found = try await replica.digest(boundaries: boundaries, at: digest.lsn)
+            return HTTPResponse(
+                document: DigestDocument(position: replica.document(at: found.position), ranges: found.ranges))
         }
     }
 
