@@ -7,10 +7,12 @@ import Testing
 import Wire
 
 extension ClusterTests {
-    /// SIGKILL of every role under load: what was acknowledged is there afterwards, everywhere.
+    /// SIGKILL and SIGSTOP of every role under load: what was acknowledged is there afterwards, everywhere.
     @Suite struct Kills {
         private enum Victim: CaseIterable {
             case node, frozenNode, replicator, router
+            /// Stand still for a while and go on.
+            case pausedNode, pausedReplicator, pausedRouter
         }
 
         @Test(.timeLimit(.minutes(8)), arguments: ["always", "os"])
@@ -57,7 +59,25 @@ extension ClusterTests {
             case .router:
                 try await cluster.process("router")?.killHard()
                 try await cluster.startRouter()
+            case .pausedNode:
+                let node = Int.random(in: 0..<cluster.nodes.count, using: &random)
+                try await pause(TestCluster.nodeName(node), in: cluster, using: &random)
+            case .pausedReplicator: try await pause("replicator", in: cluster, using: &random)
+            case .pausedRouter: try await pause("router", in: cluster, using: &random)
             }
+        }
+
+        /// SIGSTOP, and SIGCONT when some other process has answered a few requests.
+        private static func pause(
+            _ name: String, in cluster: TestCluster, using random: inout SeededGenerator
+        ) async throws {
+            let process = try #require(cluster.process(name))
+            try await process.freeze()
+            let other = try #require(cluster.listens.indices.first { TestCluster.nodeName($0) != name })
+            for _ in 0..<Int.random(in: 0...300, using: &random) {
+                _ = try await HTTP.get(APIPath.healthz, from: cluster.listens[other])
+            }
+            process.thaw()
         }
 
         /// The check that the tests here rely on does find what is missing or other than acknowledged.

@@ -1,5 +1,6 @@
 import Core
 import DistribKVClient
+import NIOHTTP1
 import Sharding
 import Testing
 import Wire
@@ -18,20 +19,45 @@ extension TestCluster {
         try await waitUntilReady(listens[node], process)
     }
 
-    /// `kv failover SHARD`, which has to succeed; the newest topology is taken over.
+    /// `kv failover SHARD`, which has to succeed, if need be when the follower has caught up; the newest topology is
+    /// taken over, and the ledger is told which writes may be lost.
     @discardableResult
     func failover(
         _ shard: String, to node: Int? = nil, force: Bool = false, at address: NodeAddress? = nil,
-        sourceLocation: SourceLocation = #_sourceLocation
-    ) async throws -> Finished {
+        _ ledger: Ledger? = nil, sourceLocation: SourceLocation = #_sourceLocation
+    ) async throws -> FailoverReport {
         let target = node.map { ["--to", "\(nodes[$0])"] } ?? []
-        let run = try await kv(["failover", shard] + target + (force ? ["--force"] : []), at: address)
-        #expect(run.status == .exited(0), "\(run)", sourceLocation: sourceLocation)
-        try await eventually("the new topology") {
-            let before = topology.epoch
-            return try await refreshTopology().epoch > before || node.map { leads($0, shard) } ?? true
+        let arguments = ["failover", shard, "--json"] + target + (force ? ["--force"] : [])
+        let run = try await eventually("a follower that can take over at once") { () -> Finished? in
+            let run = try await kv(arguments, at: address)
+            // Between two changes of leader the replicator needs a moment.
+            return run.status == .exited(3) && run.log.contains(" behind in ") ? nil : run
         }
-        return run
+        try #require(run.status == .exited(0), "\(run)", sourceLocation: sourceLocation)
+        let report = try DocumentCoding.decode(FailoverReport.self, from: run.output.utf8)
+        if !report.isComplete { try ledger?.allow(report) }
+        try await waitForEpoch(report.epoch)
+        return report
+    }
+
+    /// Waits until a running node has a topology of at least that epoch, and takes it over.
+    func waitForEpoch(_ epoch: UInt64) async throws {
+        try await eventually("a topology of epoch \(epoch)") { try await refreshTopology().epoch >= epoch }
+    }
+
+    /// Waits until every node that runs, and the router where it runs, has the newest topology that any of them has.
+    func waitForOneTopology() async throws {
+        try await eventually("all to have one topology") {
+            let newest = try await refreshTopology()
+            var addresses = listens.enumerated()
+                .filter { process(TestCluster.nodeName($0.offset))?.isRunning == true }.map(\.element)
+            if process("router")?.isRunning == true { addresses.append(router) }
+            for address in addresses {
+                let response = try await HTTP.get(APIPath.topology, from: address)
+                guard try Topology(json: response.bytes) == newest else { return false }
+            }
+            return true
+        }
     }
 
     func leads(_ node: Int, _ shard: String) -> Bool { topology.shard(named: shard)?.leader == nodes[node] }
@@ -55,6 +81,24 @@ extension TestCluster {
     func status(of shard: String, at node: Int) async throws -> StorageNodeStatus.Shard? {
         try await HTTP.document(StorageNodeStatus.self, APIPath.status, from: listens[node])
             .shards.first { $0.name == shard }
+    }
+
+    /// One write, following redirects, that the ledger hears of.
+    @discardableResult
+    func put(
+        _ key: String, _ value: [UInt8], _ query: String = "", to address: NodeAddress, _ ledger: Ledger
+    ) async throws -> NodeResponse {
+        ledger.attempt(key, value)
+        let response = try await HTTP.following(.PUT, APIPath.key(key.utf8) + query, to: address, body: value).response
+        if response.status == 204 || response.isAckTimeout {
+            let isOnAll = response.status == 204 && query.contains("ack=all")
+            let write = Ledger.Write(
+                value: value, version: response.version, ack: isOnAll ? .all : .leader, epoch: response.epoch)
+            ledger.acknowledge(key, write)
+        } else {
+            ledger.doubt(key, Ledger.Write(value: value))
+        }
+        return response
     }
 
     /// A tag that leads keys to `shard`.

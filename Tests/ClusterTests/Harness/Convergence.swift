@@ -57,7 +57,7 @@ extension TestCluster {
     private func expectSameContent(
         _ shard: ShardTopology, _ ledger: Ledger, _ comment: String, sourceLocation: SourceLocation
     ) async throws {
-        let losses = ledger.losses
+        let losses = ledger.losses.filter { $0.shard == shard.name }
         let doubtful = ledger.all.filter { key, entry in
             topology.shard(of: key) == shard
                 && (entry.uncertain != nil || entry.history.contains { write in losses.contains { $0.covers(write) } })

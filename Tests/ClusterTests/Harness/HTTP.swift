@@ -88,6 +88,8 @@ struct UnexpectedAnswer: Error, CustomStringConvertible {
 extension NodeResponse {
     var bytes: [UInt8] { Array(body.readableBytesView) }
     var text: String { String(buffer: body) }
+    /// The write is on its leader and not yet on as many replicas as it asked for.
+    var isAckTimeout: Bool { status == 504 && version != nil && problem == "ack-timeout" }
     /// The `type` of a problem document; nil where the answer is none.
     var problem: String? {
         guard headers.first(name: "content-type") == MediaType.problem else { return nil }

@@ -129,10 +129,11 @@ final class Ledger: Sendable {
     }
 
     /// How many acknowledged writes the reported losses cover.
-    var coveredByLosses: Int {
+    func coveredByLosses(in topology: Topology) -> Int {
         let losses = self.losses
-        return all.values.reduce(0) { sum, entry in
-            sum + entry.history.count { write in losses.contains { $0.covers(write) } }
+        return all.reduce(0) { sum, entry in
+            let own = losses.filter { $0.shard == topology.shard(of: entry.key).name }
+            return sum + entry.value.history.count { write in own.contains { $0.covers(write) } }
         }
     }
 }

@@ -2,6 +2,7 @@ import Core
 import DistribKVClient
 import NIOCore
 import NIOHTTP1
+import Sharding
 import Synchronization
 import TestSupport
 import Wire
@@ -33,10 +34,40 @@ struct Load: Sendable {
 
     /// What a write came to, beside the ledger.
     final class Tally: Sendable {
-        /// By status, or 0 where there was no answer.
-        private let statuses = Mutex<[Int: Int]>([:])
-        func note(_ status: Int) { statuses.withLock { $0[status, default: 0] += 1 } }
-        func count(_ status: Int) -> Int { statuses.withLock { $0[status] ?? 0 } }
+        private struct State {
+            /// By status, or 0 where there was no answer.
+            var statuses: [Int: Int] = [:]
+            var longest = Duration.zero
+            /// Answers that a planned change of leader does not excuse.
+            var harsh: [String] = []
+        }
+        private let state = Mutex(State())
+
+        func note(_ response: NodeResponse?, after duration: Duration) {
+            let sentence = Tally.complaint(about: response)
+            state.withLock { state in
+                state.statuses[response?.status ?? 0, default: 0] += 1
+                state.longest = max(state.longest, duration)
+                if let sentence { state.harsh.append(sentence) }
+            }
+        }
+
+        func count(_ status: Int) -> Int { state.withLock { $0.statuses[status] ?? 0 } }
+        /// From a request to its answer.
+        var longest: Duration { state.withLock { $0.longest } }
+        var harsh: [String] { state.withLock { $0.harsh } }
+        var statuses: [Int: Int] { state.withLock { $0.statuses } }
+
+        /// nil for an acknowledgement, one that was not reached in time, and where the client is asked to come back.
+        private static func complaint(about response: NodeResponse?) -> String? {
+            guard let response else { return "no answer" }
+            switch response.status {
+            case 204: return nil
+            case 503 where response.headers.first(name: "retry-after") != nil: return nil
+            case 504 where response.isAckTimeout: return nil
+            default: return "\(response.status) \(response.text.prefix(200))"
+            }
+        }
     }
     let tally = Tally()
 
@@ -113,6 +144,7 @@ struct Load: Sendable {
         var query = ack.map { ["ack=\($0)", "timeout=\(ackTimeout)"] } ?? []
         if pinned == nil, route == .proxied { query.append("proxy=true") }
         let path = APIPath.key(key.utf8) + (query.isEmpty ? "" : "?" + query.joined(separator: "&"))
+        let (since, before) = (ContinuousClock.now, cluster.topology.epoch)
         do {
             let response: NodeResponse
             if let pinned {
@@ -127,15 +159,22 @@ struct Load: Sendable {
                 case .proxied: response = try await HTTP.send(method, path, to: cluster.router, body: value)
                 }
             }
-            tally.note(response.status)
-            let write = Ledger.Write(value: value, version: response.version, ack: ack, epoch: response.epoch)
+            tally.note(response, after: .now - since)
+            var write = Ledger.Write(value: value, version: response.version, ack: ack, epoch: response.epoch)
             if response.status == 204, response.version != nil { return .acknowledged(write) }
+            if response.isAckTimeout {
+                // It is on the leader, and so as good as one that asked for no more. A leader that has heard meanwhile
+                // of a newer one says so with this answer, so the epoch of before counts.
+                write.ack = .leader
+                write.epoch = before
+                return .acknowledged(write)
+            }
             return response.isRedirect ? .notApplied : .unknown(write)
         } catch let failure as NodeFailure where failure.delivery == .notSent {
-            tally.note(0)
+            tally.note(nil, after: .now - since)
             return .notApplied
         } catch {
-            tally.note(0)
+            tally.note(nil, after: .now - since)
             return .unknown(Ledger.Write(value: value, version: nil, ack: ack, epoch: nil))
         }
     }
