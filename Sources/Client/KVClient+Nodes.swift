@@ -41,7 +41,8 @@ extension KVClient {
     private func noteEpoch(_ epoch: UInt64?, of node: NodeAddress) async {
         guard let epoch, let known = context.topology.current?.epoch, epoch > known else { return }
         do {
-            _ = try await context.topology.refresh(asking: [node], epoch: epoch, on: group.any()).get()
+            // Also right after another fetch: what that found is known to be old.
+            _ = try await context.topology.refresh(.current, asking: [node], epoch: epoch, on: group.any()).get()
         } catch {
             // The caller goes on with what is known.
         }
