@@ -139,6 +139,24 @@ private let gone = FailoverPlan.Answer.failure(KVError(.unavailable, "connection
         #expect(FailoverText.render(forced).contains("\nNobody knows how far a:1 was"))
     }
 
+    @Test func oneThatHasNothingOfTheLastTermPromisesNothing() {
+        var forced = report(complete: false)
+        forced.version = Version.zero.hexDigits
+        forced.previousTerm = 4
+        forced.leaderLastSeen = HistoryDocument.LeaderSighting(lsn: 1_210, millisecondsAgo: 3_210)
+        #expect(
+            FailoverText.render(forced) == """
+                b:1 leads shard-0 now (term 5, epoch 5).
+                It has nothing of term 4, in which a:1 led.
+                Everything that was acknowledged in term 4 may be lost.
+                a:1 was last seen at lsn 1,210, 10 batches ahead, 3.2 s ago; what it took after that is not known.
+                When a:1 comes back it follows, and saves such writes in its data directory: see kv status.
+
+                """)
+        forced.previousTerm = nil
+        #expect(FailoverText.render(forced).contains("acknowledged in the term before may be lost"))
+    }
+
     @Test func timesOfVersions() {
         #expect(TimeText.utc(.zero) == "1970-01-01 00:00:00.000 UTC")
         #expect(TimeText.utc(Version(rawValue: 999 << 16)) == "1970-01-01 00:00:00.999 UTC")

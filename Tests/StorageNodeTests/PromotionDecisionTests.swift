@@ -9,9 +9,10 @@ import Wire
     private typealias Answer = PromotionDecision.Answer
 
     private func decision(
-        force: Bool = false, own: LogPosition = position(1, 100), newest: UInt64 = 1, as candidate: NodeAddress = n2
+        force: Bool = false, own: LogPosition = position(1, 100), newest: UInt64 = 1, term: UInt64 = 1,
+        as candidate: NodeAddress = n2
     ) throws -> PromotionDecision {
-        let topology = try makeTopology(epoch: 4, [(1, [n1, n2, n3])])
+        let topology = try makeTopology(epoch: 4, [(term, [n1, n2, n3])])
         return PromotionDecision(
             epoch: 4, shard: topology.shards[0], candidate: candidate, force: force,
             own: .init(
@@ -40,7 +41,7 @@ import Wire
         #expect(
             try decision.conclude(plan, asked: answers, promised: [n3: standing(100, newest: 8, seen: 110)])
                 == .init(
-                    position: position(1, 100), isComplete: false,
+                    position: position(1, 100), keptVersion: position(1, 100).version, isComplete: false,
                     leaderLastSeen: .init(lsn: 110, millisecondsAgo: 50), unreachable: []))
     }
 
@@ -149,6 +150,50 @@ import Wire
             _ = try decision().conclude(
                 try decision().plan(answers), asked: answers, promised: [n3: .silent("no answer")])
         }
+    }
+
+    /// What the leader acknowledged in its term may have any version: the candidate, of which nothing came over, cannot
+    /// say that anything of it is kept.
+    @Test func theCandidateHasNothingOfTheLeadersTerm() throws {
+        let gone = [n1: Answer.silent("refused"), n3: standing(90)]
+        let behind = Problem(
+            .followerBehind,
+            "127.0.0.1:2 has nothing of term 3 of s0, in which 127.0.0.1:1 was to lead: start that, or accept to lose "
+                + "everything it acknowledged in that term with --force.",
+            members: ["node": "127.0.0.1:1", "term": "3"])
+        #expect(throws: behind) { _ = try decision(term: 3).plan(gone) }
+        let forced = try decision(force: true, term: 3)
+        let plan = try forced.plan(gone)
+        let conclusion = try forced.conclude(plan, asked: gone, promised: [n3: standing(90)])
+        #expect(conclusion.keptVersion == .zero && !conclusion.isComplete)
+        #expect(conclusion.position == position(1, 100))
+        // One batch of it is enough, the barrier that begins it.
+        let has = try decision(own: position(3, 101), term: 3)
+        let kept = try has.conclude(try has.plan(gone), asked: gone, promised: [n3: standing(90)])
+        #expect(kept.keptVersion == position(3, 101).version && !kept.isComplete)
+    }
+
+    /// It answers, and has not begun its term: so it has acknowledged nothing in it.
+    @Test func theLeaderNeverBeganItsTerm() throws {
+        for lsn in [UInt64(99), 100] {
+            let answers = [n1: standing(lsn, newest: 3), n3: standing(90)]
+            let decision = try decision(term: 3)
+            let conclusion = try decision.conclude(
+                try decision.plan(answers), asked: answers, promised: [n1: standing(lsn), n3: standing(90)])
+            #expect(conclusion.isComplete && conclusion.keptVersion == position(1, 100).version)
+        }
+        // With more than the candidate it is forced out: up to where the candidate is, all is kept.
+        let answers = [n1: standing(120, newest: 3), n3: standing(90)]
+        let forced = try decision(force: true, term: 3)
+        let conclusion = try forced.conclude(
+            try forced.plan(answers), asked: answers, promised: [n1: standing(120), n3: standing(90)])
+        #expect(!conclusion.isComplete && conclusion.keptVersion == position(1, 100).version)
+        // Nothing is, where that is of an older term still.
+        let older = try decision(force: true, own: position(0, 0), term: 3)
+        #expect(
+            try older.conclude(
+                try older.plan([n1: standing(120)]), asked: [n1: standing(120)], promised: [n1: standing(120)]
+            ).keptVersion == .zero)
     }
 
     @Test func anotherHasPromisedElsewhere() throws {

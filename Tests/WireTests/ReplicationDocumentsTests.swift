@@ -87,11 +87,12 @@ import Wire
         report.writesHeldMilliseconds = nil
         report.leaderLastSeen = HistoryDocument.LeaderSighting(lsn: 50, millisecondsAgo: 900)
         report.unreachable = [node]
+        report.previousTerm = 7
         try expect(
             report,
             is: #"{"epoch":9,"is_complete":false,"leader":"127.0.0.1:7002","#
                 + #""leader_last_seen":{"lsn":50,"milliseconds_ago":900},"lsn":41,"#
-                + #""previous_leader":"127.0.0.1:7001","shard":"shard-0","term":9,"#
+                + #""previous_leader":"127.0.0.1:7001","previous_term":7,"shard":"shard-0","term":9,"#
                 + #""unreachable":["127.0.0.1:7001"],"version":"00000000000000ab"}"#)
     }
 

@@ -10,8 +10,14 @@ enum FailoverText {
         if report.isComplete {
             lines.append("Nothing is lost: it has every write up to version \(version(report)).")
         } else {
-            lines.append("Everything up to version \(version(report)) is kept.")
-            lines.append("Acknowledged writes with a KV-Version above \(report.version) may be lost.")
+            if report.version == Version.zero.hexDigits {
+                let term = report.previousTerm.map { "term \($0)" } ?? "the term before"
+                lines.append("It has nothing of \(term), in which \(report.previousLeader) led.")
+                lines.append("Everything that was acknowledged in \(term) may be lost.")
+            } else {
+                lines.append("Everything up to version \(version(report)) is kept.")
+                lines.append("Acknowledged writes with a KV-Version above \(report.version) may be lost.")
+            }
             lines.append(lastSeen(report))
             lines.append(
                 "When \(report.previousLeader) comes back it follows, and saves such writes in its data directory: see "

@@ -236,8 +236,12 @@ public struct FailoverReport: Codable, Sendable, Hashable {
     public var term: UInt64
     public var leader: NodeAddress
     public var previousLeader: NodeAddress
-    /// Where the new leader's history goes on from: everything up to its version is kept.
+    /// The term that the previous leader led, or was to lead; nil where that is not said.
+    public var previousTerm: UInt64?
+    /// Where the new leader's history goes on from.
     public var lsn: UInt64
+    /// Everything that the previous leader acknowledged up to this is kept, 16 hex digits. Zero where the new leader has
+    /// no batch of ``previousTerm``: anything that was acknowledged in that may be lost.
     public var version: String
     /// True after a planned switchover: nothing is lost.
     public var isComplete: Bool
@@ -249,8 +253,9 @@ public struct FailoverReport: Codable, Sendable, Hashable {
     public var writesHeldMilliseconds: Double?
 
     public init(
-        shard: String, epoch: UInt64, term: UInt64, leader: NodeAddress, previousLeader: NodeAddress, lsn: UInt64,
-        version: String, isComplete: Bool, leaderLastSeen: HistoryDocument.LeaderSighting?,
+        shard: String, epoch: UInt64, term: UInt64, leader: NodeAddress, previousLeader: NodeAddress,
+        previousTerm: UInt64? = nil, lsn: UInt64, version: String, isComplete: Bool,
+        leaderLastSeen: HistoryDocument.LeaderSighting?,
         unreachable: [NodeAddress], writesHeldMilliseconds: Double?
     ) {
         self.shard = shard
@@ -258,6 +263,7 @@ public struct FailoverReport: Codable, Sendable, Hashable {
         self.term = term
         self.leader = leader
         self.previousLeader = previousLeader
+        self.previousTerm = previousTerm
         self.lsn = lsn
         self.version = version
         self.isComplete = isComplete

@@ -127,7 +127,7 @@ struct Handover {
             ])
         return FailoverReport(
             shard: name, epoch: outcome.topology.epoch, term: outcome.term, leader: target,
-            previousLeader: before.leader, lsn: outcome.position.lsn,
+            previousLeader: before.leader, previousTerm: before.term, lsn: outcome.position.lsn,
             version: outcome.position.version.hexDigits, isComplete: true, leaderLastSeen: nil, unreachable: [],
             writesHeldMilliseconds: milliseconds)
     }

@@ -51,7 +51,7 @@ struct Promotion {
             throw Problem(
                 .topologyConflict, "This node cannot lead \(name) in term \(plan.term): look at kv status, try again.")
         }
-        return report(conclusion, next, plan.term, previous: shard.leader)
+        return report(conclusion, next, plan.term, previous: shard)
     }
 
     private func check(_ topology: Topology) throws(Problem) -> ShardTopology {
@@ -113,17 +113,18 @@ struct Promotion {
     }
 
     private func report(
-        _ conclusion: PromotionDecision.Conclusion, _ topology: Topology, _ term: UInt64, previous: NodeAddress
+        _ conclusion: PromotionDecision.Conclusion, _ topology: Topology, _ term: UInt64, previous: ShardTopology
     ) -> FailoverReport {
         node.logger.notice(
             "took the leadership over",
             metadata: [
                 "shard": "\(name)", "term": "\(term)", "epoch": "\(topology.epoch)",
-                "lsn": "\(conclusion.position.lsn)", "before": "\(previous)",
+                "lsn": "\(conclusion.position.lsn)", "kept": "\(conclusion.keptVersion.hexDigits)",
+                "before": "\(previous.leader)",
             ])
         return FailoverReport(
-            shard: name, epoch: topology.epoch, term: term, leader: node.address, previousLeader: previous,
-            lsn: conclusion.position.lsn, version: conclusion.position.version.hexDigits,
+            shard: name, epoch: topology.epoch, term: term, leader: node.address, previousLeader: previous.leader,
+            previousTerm: previous.term, lsn: conclusion.position.lsn, version: conclusion.keptVersion.hexDigits,
             isComplete: conclusion.isComplete, leaderLastSeen: conclusion.leaderLastSeen,
             unreachable: conclusion.unreachable, writesHeldMilliseconds: nil)
     }

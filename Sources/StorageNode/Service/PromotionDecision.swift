@@ -43,6 +43,9 @@ struct PromotionDecision {
 
     struct Conclusion: Equatable {
         var position: LogPosition
+        /// Everything that the leader so far acknowledged with a version up to this is kept. Zero where the candidate has
+        /// no batch of the term it led in: what that acknowledged may then have any version.
+        var keptVersion: Version
         /// Nothing was written that is not kept.
         var isComplete: Bool
         var leaderLastSeen: HistoryDocument.LeaderSighting?
@@ -70,6 +73,7 @@ struct PromotionDecision {
         }
         try checkReached(answers)
         try checkNobodyHasMore(answers)
+        try checkHasTerm(answers)
         let standings = answers.values.compactMap(\.standing)
         let newest = standings.reduce(max(epoch, own.newestTerm, shard.term)) { max($0, $1.newestTerm) }
         return Plan(
@@ -97,16 +101,38 @@ struct PromotionDecision {
         }
         try checkReached(known)
         try checkNobodyHasMore(known)
-        let leader = known[shard.leader]?.standing
-        let isLeaderKept = shard.leader == candidate || leader.map { !isAhead($0) } ?? false
+        try checkHasTerm(known)
+        let isComplete = isLeaderKept(known)
         return Conclusion(
-            position: own.position, isComplete: isLeaderKept, leaderLastSeen: lastSeen(known, leader),
+            position: own.position, keptVersion: isComplete || hasTerm(known) ? own.position.version : .zero,
+            isComplete: isComplete, leaderLastSeen: lastSeen(known, known[shard.leader]?.standing),
             unreachable: others.filter { $0 != shard.leader && known[$0]?.standing == nil })
     }
 
     // MARK: Judging
 
     private func isAhead(_ other: Standing) -> Bool { own.position < other.position }
+
+    /// Whether the candidate is known to have everything that the leader so far has.
+    private func isLeaderKept(_ answers: [NodeAddress: Answer]) -> Bool {
+        shard.leader == candidate || answers[shard.leader]?.standing.map { !isAhead($0) } ?? false
+    }
+
+    /// Whether the candidate has a batch of the term that the leader so far wrote its last in. That makes its history a
+    /// part of the leader's; without one it may end anywhere before or beside it.
+    private func hasTerm(_ answers: [NodeAddress: Answer]) -> Bool {
+        let last = answers[shard.leader]?.standing?.position.term ?? shard.term
+        return own.position.term >= min(last, shard.term)
+    }
+
+    private func checkHasTerm(_ answers: [NodeAddress: Answer]) throws(Problem) {
+        guard !force, !isLeaderKept(answers), !hasTerm(answers) else { return }
+        throw Problem(
+            .followerBehind,
+            "\(candidate) has nothing of term \(shard.term) of \(shard.name), in which \(shard.leader) was to lead: start "
+                + "that, or accept to lose everything it acknowledged in that term with --force.",
+            members: ["node": "\(shard.leader)", "term": "\(shard.term)"])
+    }
 
     /// The leader may be gone: that is what this is for. Others may have more.
     private func checkReached(_ answers: [NodeAddress: Answer]) throws(Problem) {
