@@ -31,9 +31,9 @@ private func own(_ lsn: UInt64, newestTerm: UInt64 = 1) -> SnapshotReception.Own
         #expect(try leases.open(logFirstLsn: 1, committed: position(100), now: 0) == .make)
         #expect(code { _ = try leases.open(logFirstLsn: 1, committed: position(100), now: 0) } == .overloaded)
         leases.add(id: "a", position: position(100), now: 0)
-        // A follower at 100 wants 101 next.
-        #expect(try leases.open(logFirstLsn: 101, committed: position(200), now: 1) == .share(id: "a"))
-        #expect(try leases.open(logFirstLsn: 102, committed: position(200), now: 2) == .make)
+        // A follower at 100 wants 101 next, and has to find 100 in the log.
+        #expect(try leases.open(logFirstLsn: 100, committed: position(200), now: 1) == .share(id: "a"))
+        #expect(try leases.open(logFirstLsn: 101, committed: position(200), now: 2) == .make)
         leases.add(id: "b", position: position(200), now: 2)
         #expect(try leases.open(logFirstLsn: 102, committed: position(200), now: 3) == .share(id: "b"))
         #expect(code { _ = try leases.open(logFirstLsn: 202, committed: position(300), now: 3) } == .overloaded)

@@ -37,9 +37,12 @@ struct SnapshotLeases: Sendable {
     ///
     /// Throws `KVError(.overloaded)` while another is being made, and where there are too many.
     mutating func open(logFirstLsn: UInt64?, committed: LogPosition, now: UInt64) throws(KVError) -> Opening {
-        // One that the log does not reach back to would lead to the next snapshot and never to the log.
-        let first = logFirstLsn ?? committed.lsn + 1
-        if let index = leases.lastIndex(where: { !$0.isRetired && first <= $0.position.lsn + 1 }) {
+        // One that the log does not reach back to would lead to the next snapshot and never to the log. A reader has to
+        // find its own batch there, as the proof that it has the same history; the newest one is known without a log.
+        let first = logFirstLsn ?? .max
+        if let index = leases.lastIndex(where: {
+            !$0.isRetired && (first <= max($0.position.lsn, 1) || $0.position == committed)
+        }) {
             leases[index].users += 1
             leases[index].lastUsedMilliseconds = now
             return .share(id: leases[index].id)
