@@ -149,6 +149,13 @@ final class CurlTransport: ReplicationTransport {
     /// The largest frame there can be.
     private var frameBytesMax: Int { LogFrame.headerBytes + LogFrame.batchBytesMax }
 
+    /// Hears of the epoch that `node` knows, where it answers.
+    func askEpoch(of node: NodeAddress) async {
+        // Every answer carries it, and whatever else comes of the request does not matter.
+        _ = try? await get(
+            node, APIPath.healthz, bytesMax: CurlTransport.documentBytesMax, timeout: limits.connectTimeout)
+    }
+
     private func read(
         _ leader: NodeAddress, _ shard: String, _ position: LogPosition, _ wait: Duration, _ askedBytesMax: Int,
         _ answerBytesMax: Int, _ turn: Turn?

@@ -43,6 +43,7 @@ final class ReplicationEngine: Sendable {
         running.store(true, ordering: .relaxed)
         await withDiscardingTaskGroup { group in
             group.addTask { await self.tracker.run { try await self.transport.topology(from: $0) } }
+            group.addTask { await self.watchEpochs() }
             for await topology in tracker.updates {
                 for runner in apply(topology) { group.addTask { await runner.run() } }
             }
@@ -54,6 +55,18 @@ final class ReplicationEngine: Sendable {
     }
 
     func stop() { tracker.finish() }
+
+    /// A leader that is gone cannot say that another one leads, and while it answers nothing its followers are asked
+    /// for nothing: so some node is asked every now and then, whatever else goes on.
+    private func watchEpochs() async {
+        var turn = 0
+        while !Task.isCancelled {
+            do { try await Task.sleep(for: limits.epochInterval) } catch { return }
+            let nodes = topology.nodes
+            turn += 1
+            await transport.askEpoch(of: nodes[turn % nodes.count])
+        }
+    }
 
     /// Stops the runners that no longer fit and returns the new ones. An old one may still be ending when its
     /// successor begins: for a follower that is the same as two replicators.

@@ -22,6 +22,8 @@ public struct ReplicationLimits: Sendable, Hashable {
     public var reportInterval = Duration.milliseconds(1)
     /// A leader whose shard has no follower to feed is asked for its position this often, for `/status`.
     public var idleInterval = Duration.seconds(1)
+    /// One node after the other is asked this often for the epoch it knows.
+    public var epochInterval = Duration.milliseconds(500)
     public var connectTimeout = Duration.seconds(1)
     /// For an answer, beyond what the leader may hold it.
     public var answerTimeout = Duration.seconds(5)
