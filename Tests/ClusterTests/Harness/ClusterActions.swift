@@ -72,8 +72,13 @@ extension TestCluster {
             let verify = try await kv(["verify", shard.name], at: direct(shard.leader))
             #expect(verify.status == .exited(0), "\(comment): \(verify)", sourceLocation: sourceLocation)
             guard audit else { continue }
-            let audit = try await LogAudit(of: shard.name, at: direct(shard.leader))
-            audit.expectFits(ledger, self, shard: shard.name, sourceLocation: sourceLocation)
+            do {
+                let audit = try await LogAudit(of: shard.name, at: direct(shard.leader))
+                audit.expectFits(ledger, self, shard: shard.name, sourceLocation: sourceLocation)
+            } catch is LogAudit.NotWhole {
+                // What it holds was compared above; where it was once the follower's, the follower was audited.
+                continue
+            }
         }
     }
 

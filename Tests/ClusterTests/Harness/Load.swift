@@ -38,6 +38,7 @@ struct Load: Sendable {
             /// By status, or 0 where there was no answer.
             var statuses: [Int: Int] = [:]
             var longest = Duration.zero
+            var runs = 0
             /// Answers that a planned change of leader does not excuse.
             var harsh: [String] = []
         }
@@ -49,6 +50,14 @@ struct Load: Sendable {
                 state.statuses[response?.status ?? 0, default: 0] += 1
                 state.longest = max(state.longest, duration)
                 if let sentence { state.harsh.append(sentence) }
+            }
+        }
+
+        /// Of the runs of a load, so that each has keys of its own.
+        fileprivate func nextRun() -> Int {
+            state.withLock { state in
+                state.runs += 1
+                return state.runs
             }
         }
 
@@ -73,11 +82,12 @@ struct Load: Sendable {
 
     /// Runs `writers` writers beside `body`; they are stopped when it returns.
     func running(writers: Int, seed: UInt64, _ body: () async throws -> Void) async throws {
-        let stop = StopFlag()
+        let (stop, run) = (StopFlag(), tally.nextRun())
         try await withThrowingTaskGroup(of: Void.self) { group in
             for writer in 0..<writers {
                 group.addTask {
-                    await write(writer, SeededGenerator(seed: seed &+ UInt64(writer) &* 7_919), until: stop)
+                    let random = SeededGenerator(seed: seed &+ UInt64(writer) &* 7_919)
+                    await write("\(name)/\(run)w\(writer)/", acks[writer % acks.count], random, until: stop)
                 }
             }
             defer { stop.raise() }
@@ -96,12 +106,10 @@ struct Load: Sendable {
         try await eventually("\(count) acknowledged writes") { ledger.acknowledgedCount >= target }
     }
 
-    private func write(_ writer: Int, _ seed: SeededGenerator, until stop: StopFlag) async {
+    private func write(_ prefix: String, _ ack: AckLevel?, _ seed: SeededGenerator, until stop: StopFlag) async {
         var random = seed
         var number = 0
         var own: [String] = []
-        let prefix = "\(name)/w\(writer)/"
-        let ack = acks[writer % acks.count]
         while !stop.isRaised {
             let isNew = own.isEmpty || Int.random(in: 0..<10, using: &random) < 6
             let place = isNew ? own.count : Int.random(in: 0..<own.count, using: &random)
@@ -166,7 +174,7 @@ struct Load: Sendable {
                 // It is on the leader, and so as good as one that asked for no more. A leader that has heard meanwhile
                 // of a newer one says so with this answer, so the epoch of before counts.
                 write.ack = .leader
-                write.epoch = before
+                write.epoch = min(before, response.epoch ?? before)
                 return .acknowledged(write)
             }
             return response.isRedirect ? .notApplied : .unknown(write)

@@ -18,7 +18,12 @@ struct LogAudit {
         let version: Version
     }
 
+    /// That of a leader which was rebuilt from a snapshot begins later.
+    struct NotWhole: Error {}
+
     /// Reads the whole log of `shard`; nobody may be writing.
+    ///
+    /// Throws ``NotWhole`` where it does not reach back to its start.
     init(of shard: String, at leader: NodeAddress) async throws {
         var position = LogPosition(term: 0, lsn: 0, version: .zero)
         while true {
@@ -27,6 +32,7 @@ struct LogAudit {
                 + "&version=\(position.version.hexDigits)&wait=0&max_bytes=4194304"
             let response = try await HTTP.get(target, from: leader)
             if response.status == 204 { return }
+            guard response.problem != "log-truncated" else { throw NotWhole() }
             guard response.status == 200 else { throw UnexpectedAnswer(target, response) }
             var frames = response.body
             while let frame = try LogFrame.decode(from: &frames) {
