@@ -32,15 +32,18 @@ struct ScriptedShard {
     let topology: Topology
     var replicas: [NodeAddress] { ports.map(\.address) }
 
-    init(replicas: Int) throws {
-        ports = try (0..<replicas).map { _ in try DeafPort() }
+    init(replicas: Int) throws { try self.init(ports: (0..<replicas).map { _ in try DeafPort() }) }
+
+    /// - Parameter others: followers that do listen, behind those that do not.
+    init(ports: [DeafPort], others: [NodeAddress] = []) throws {
+        self.ports = ports
         let last = HashSlot(rawValue: UInt16(HashSlot.count - 1))
         topology = try Topology(
             cluster: "test", epoch: 1,
             shards: [
                 ShardTopology(
                     name: "s0", index: 0, term: 1, leader: ports[0].address,
-                    followers: ports.dropFirst().map(\.address),
+                    followers: ports.dropFirst().map(\.address) + others,
                     slots: [SlotRange(first: HashSlot(rawValue: 0), last: last)])
             ])
     }

@@ -212,4 +212,53 @@ import Wire
             }
         }
     }
+
+    // MARK: The leader leads on
+
+    private func renewal(leads: Bool = true, own: LogPosition = position(1, 100)) throws -> PromotionDecision {
+        var renewal = PromotionDecision(
+            epoch: 4, shard: try decision().shard, candidate: n1, force: false,
+            own: .init(position: own, newestTerm: 1, isLeading: leads))
+        renewal.isRenewal = true
+        return renewal
+    }
+
+    @Test func aLeaderLeadsOnAboveWhatWasPromised() throws {
+        let answers = [n2: standing(90, newest: 24), n3: Answer.silent("refused")]
+        let renewal = try renewal()
+        let plan = try renewal.plan(answers)
+        #expect(plan == .init(term: try term(above: 24, of: n1), promisers: [n2]))
+        let conclusion = try renewal.conclude(plan, asked: answers, promised: [n2: standing(90, newest: plan.term)])
+        #expect(conclusion.isComplete && conclusion.unreachable == [n3])
+        // Who promised it and died is no majority.
+        #expect(throws: Problem.self) {
+            _ = try renewal.conclude(plan, asked: answers, promised: [n2: .silent("refused")])
+        }
+        #expect(throws: Problem.self) {
+            _ = try renewal.conclude(plan, asked: answers, promised: [n2: .refused("term 40 belongs to another")])
+        }
+    }
+
+    /// Batches of a newer term have a leader that this node knows nothing of.
+    @Test func aLeaderDoesNotLeadOnWhereAnotherLed() throws {
+        let answers = [n2: standing(50, term: 9, newest: 9), n3: standing(90)]
+        #expect(throws: Problem.self) { _ = try renewal().plan(answers) }
+        // In its own term nobody has more than a leader, whatever the number says; one that never led may have less.
+        let more = [n2: standing(120, newest: 9), n3: standing(90)]
+        #expect(try renewal().plan(more).promisers == [n2, n3])
+        #expect(throws: Problem.self) { _ = try renewal(own: position(0, 0)).plan(more) }
+    }
+
+    @Test func whoDoesNotLeadAnyMoreNeedsEverybody() throws {
+        let some = [n2: standing(90, newest: 24), n3: Answer.silent("refused")]
+        #expect(
+            throws: Problem(
+                .replicaUnreachable,
+                "Without an answer of 127.0.0.1:3 it is not certain that nobody else leads s0: start what is down, or "
+                    + "decide with kv failover s0.")
+        ) { _ = try renewal(leads: false).plan(some) }
+        let all = [n2: standing(90, newest: 24), n3: standing(90)]
+        #expect(try renewal(leads: false).plan(all).promisers == [n2, n3])
+        #expect(throws: Problem.self) { _ = try renewal().plan([n2: .silent("a"), n3: .silent("b")]) }
+    }
 }

@@ -38,6 +38,11 @@ import Wire
         #expect(try document.history == history)
         document.leaderLastSeen = nil
         try expect(document, is: #"{"newest_term":3,"position":"# + positionJSON + #","terms":"# + terms + "}")
+        document.promisedTo = other
+        try expect(
+            document,
+            is: #"{"newest_term":3,"position":"# + positionJSON + #","promised_to":"127.0.0.1:7002","terms":"# + terms
+                + "}")
         document.terms[1].previousVersion = "99"
         #expect(throws: KVError.self) { try document.history }
     }

@@ -96,6 +96,8 @@ public struct HistoryDocument: Codable, Sendable, Hashable {
     public var terms: [TermDocument]
     /// The highest term this replica has seen, promised or led in.
     public var newestTerm: UInt64
+    /// To whom it has promised that term; nil where to nobody, or to a leader whose address it never learned.
+    public var promisedTo: NodeAddress?
     /// What it last heard from its leader; nil where it leads or never heard.
     public var leaderLastSeen: LeaderSighting?
 
@@ -110,11 +112,13 @@ public struct HistoryDocument: Codable, Sendable, Hashable {
     }
 
     public init(
-        position: PositionDocument, history: TermHistory, newestTerm: UInt64, leaderLastSeen: LeaderSighting?
+        position: PositionDocument, history: TermHistory, newestTerm: UInt64, promisedTo: NodeAddress? = nil,
+        leaderLastSeen: LeaderSighting?
     ) {
         self.position = position
         self.terms = history.starts.map(TermDocument.init)
         self.newestTerm = newestTerm
+        self.promisedTo = promisedTo
         self.leaderLastSeen = leaderLastSeen
     }
 

@@ -5,11 +5,15 @@ import Shard
 import Sharding
 import Wire
 
-/// Makes this node the leader of a shard whose leader is gone, as ``PromotionDecision`` decides.
+/// Makes this node the leader of a shard whose leader is gone, or lets it lead on in a new term, as
+/// ``PromotionDecision`` decides.
 struct Promotion {
     let admin: ShardAdmin
     let replica: ShardReplica
     let request: PromoteRequest
+    /// This node is the leader so far, and begins a new term because others have promised one away. Writes go on
+    /// meanwhile.
+    var isRenewal = false
 
     private var node: Node { admin.node }
     private var name: String { replica.configuration.name }
@@ -28,8 +32,8 @@ struct Promotion {
         let decision = PromotionDecision(
             epoch: topology.epoch, shard: shard, candidate: node.address, force: request.force,
             own: PromotionDecision.Standing(
-                position: position, newestTerm: replica.newestTerm,
-                leaderLastSeen: replica.freshness.leaderLastSeen))
+                position: position, newestTerm: replica.newestTerm, isLeading: replica.role.isLeader,
+                leaderLastSeen: replica.freshness.leaderLastSeen), isRenewal: isRenewal)
         let answers = await ask(decision.others) { peer throws(PeerFailure) in
             try await node.peers.history(ofShard: name, at: peer)
         }
@@ -38,12 +42,16 @@ struct Promotion {
         let promises = await ask(plan.promisers) { peer throws(PeerFailure) in
             try await node.peers.fence(fence, ofShard: name, at: peer)
         }
-        try await replica.fence(term: plan.term, candidate: node.address)
+        // One that leads takes nothing from anybody already, and would stop.
+        if !(isRenewal && replica.role.isLeader) {
+            try await replica.fence(term: plan.term, candidate: node.address)
+        }
         // Until the promise a leader may have pushed more.
         let final = PromotionDecision(
             epoch: decision.epoch, shard: shard, candidate: decision.candidate, force: decision.force,
             own: PromotionDecision.Standing(
-                position: replica.position, newestTerm: plan.term, leaderLastSeen: decision.own.leaderLastSeen))
+                position: replica.position, newestTerm: plan.term, isLeading: replica.role.isLeader,
+                leaderLastSeen: decision.own.leaderLastSeen), isRenewal: isRenewal)
         let conclusion = try final.conclude(plan, asked: answers, promised: promises)
         let next = try topology.promoting(node.address, in: name, above: plan.term - 1)
         guard try await node.keeper.adopt(next, from: "failover", change), replica.role == .leader(term: plan.term)
@@ -64,7 +72,11 @@ struct Promotion {
         guard let shard = topology.shard(named: name) else {
             throw Problem(.unknownShard, "There is no shard \(name).")
         }
-        if shard.leader == node.address, replica.role.isLeader {
+        if isRenewal {
+            guard shard.leader == node.address else {
+                throw Problem(.topologyConflict, "\(shard.leader) leads \(name) by now.")
+            }
+        } else if shard.leader == node.address, replica.role.isLeader {
             throw Problem(.topologyConflict, "\(node.address) leads \(name) already.")
         }
         if replica.isJoining {
@@ -116,7 +128,9 @@ struct Promotion {
         _ conclusion: PromotionDecision.Conclusion, _ topology: Topology, _ term: UInt64, previous: ShardTopology
     ) -> FailoverReport {
         node.logger.notice(
-            "took the leadership over",
+            isRenewal
+                ? "leads on in a new term: replicas had promised one to a node that does not lead"
+                : "took the leadership over",
             metadata: [
                 "shard": "\(name)", "term": "\(term)", "epoch": "\(topology.epoch)",
                 "lsn": "\(conclusion.position.lsn)", "kept": "\(conclusion.keptVersion.hexDigits)",

@@ -2,7 +2,8 @@ import Core
 import Sharding
 import Wire
 
-/// Whether a follower may lead because the leader is gone, and what is lost then. Decides, does nothing.
+/// Whether a follower may lead because the leader is gone, and what is lost then; or whether the leader may lead on in a
+/// new term, which loses nothing. Decides, does nothing.
 ///
 /// Two rounds: first every other replica is asked where it stands, and the follower refuses before it disturbs anybody;
 /// then those that may count are asked to promise the new term, after which none of them takes anything of an older
@@ -34,6 +35,8 @@ struct PromotionDecision {
     let force: Bool
     /// Where the candidate stands itself.
     let own: Standing
+    /// The candidate is the leader so far: see ``TermDoubt``.
+    var isRenewal = false
 
     struct Plan: Equatable {
         var term: UInt64
@@ -111,7 +114,11 @@ struct PromotionDecision {
 
     // MARK: Judging
 
-    private func isAhead(_ other: Standing) -> Bool { own.position < other.position }
+    private func isAhead(_ other: Standing) -> Bool {
+        // Every batch of a term comes from its leader. Whoever has more of it has other batches, and is found out.
+        if isRenewal, own.position.term == shard.term { return own.position.term < other.position.term }
+        return own.position < other.position
+    }
 
     /// Whether the candidate is known to have everything that the leader so far has.
     private func isLeaderKept(_ answers: [NodeAddress: Answer]) -> Bool {
@@ -136,6 +143,7 @@ struct PromotionDecision {
 
     /// The leader may be gone: that is what this is for. Others may have more.
     private func checkReached(_ answers: [NodeAddress: Answer]) throws(Problem) {
+        guard !isRenewal else { return try checkEnoughAnswer(answers) }
         guard !force else { return }
         for address in others where address != shard.leader {
             switch answers[address] {
@@ -146,6 +154,18 @@ struct PromotionDecision {
                 throw unreached(address, "it was not asked")
             }
         }
+    }
+
+    /// A leader needs a majority with itself, so that nobody else can have what one has acknowledged; one that does not
+    /// lead, as it has promised too, needs all, as somebody else could.
+    private func checkEnoughAnswer(_ answers: [NodeAddress: Answer]) throws(Problem) {
+        let silent = others.filter { answers[$0]?.standing == nil }
+        let isEnough = own.isLeading ? 2 * silent.count < shard.replicas.count : silent.isEmpty
+        guard !isEnough else { return }
+        throw Problem(
+            .replicaUnreachable,
+            "Without an answer of \(silent.map(\.description).joined(separator: ", ")) it is not certain that nobody else "
+                + "leads \(shard.name): start what is down, or decide with kv failover \(shard.name).")
     }
 
     private func unreached(_ address: NodeAddress, _ reason: String) -> Problem {

@@ -64,12 +64,14 @@ final class ShardAdmin: Sendable {
     // MARK: Histories and promises
 
     func history(of replica: ShardReplica, on eventLoop: any EventLoop) async throws -> HistoryDocument {
-        let history = try await node.readers.run(on: eventLoop) { try replica.history() }.get()
+        let (history, newest) = try await node.readers.run(on: eventLoop) {
+            (try replica.history(), try replica.newestPromise())
+        }.get()
         let role = replica.role
         return HistoryDocument(
             position: PositionDocument(
                 shard: replica.configuration.name, role: role.isLeader ? .leader : .follower, position: history.end),
-            history: history, newestTerm: replica.newestTerm,
+            history: history, newestTerm: newest.term, promisedTo: newest.candidate,
             leaderLastSeen: role.isLeader ? nil : replica.freshness.leaderLastSeen)
     }
 

@@ -156,6 +156,8 @@ public final class StorageNode: Service {
                 await admin.spreading.ask(question)
                 await admin.spreading.run()
             }
+            let renewal = TermRenewal(admin: admin, limits: configuration.termRenewal, eventLoop: group.next())
+            tasks.addTask { await renewal.run() }
             try? await gracefulShutdown()  // Cancellation ends the wait as well: what follows is the same.
             tasks.cancelAll()
             await connections.shutdown()

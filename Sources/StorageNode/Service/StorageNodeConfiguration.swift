@@ -22,6 +22,8 @@ public struct StorageNodeConfiguration: Sendable {
     public var replication: ReplicationSettings
     /// Writes of one shard that may wait for followers at once; one more is answered 503, and not made.
     public var ackWaitersMax = 16_384
+    /// When a leader begins a new term by itself.
+    var termRenewal = TermRenewal.Limits()
     /// Event loops that serve connections.
     public var eventLoopThreads: Int
     public var logger: Logger

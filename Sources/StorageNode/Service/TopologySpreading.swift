@@ -38,9 +38,12 @@ struct TopologySpreading: Sendable {
     }
 
     /// Compares topologies with `node`: takes what is newer there, or shows it what is newer here.
-    func compare(with node: NodeAddress) async throws(PeerFailure) {
-        let theirs = try await peers.topology(of: node, unless: keeper.topology)
+    /// - Returns: whether it has a newer one that could not be taken.
+    @discardableResult
+    func compare(with node: NodeAddress) async throws(PeerFailure) -> Bool {
+        guard let theirs = try await peers.topology(of: node, unless: keeper.topology) else { return false }
         await take(theirs, from: node)
+        return (try? theirs.supersedes(keeper.topology)) ?? true
     }
 
     /// Does about the topology of a peer what there is to do; nil where it is ours.

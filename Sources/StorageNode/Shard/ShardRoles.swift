@@ -45,6 +45,16 @@ extension ShardReplica {
         try await writer.fence(term: term, candidate: candidate)
     }
 
+    /// ``newestTerm`` and to whom it is promised; nil where to nobody, or to a leader whose address this replica never
+    /// learned. Blocks: reads a file.
+    ///
+    /// Throws `KVError`: `.corrupted`, `.storageFailed`.
+    public func newestPromise() throws(KVError) -> (term: UInt64, candidate: NodeAddress?) {
+        let term = newestTerm
+        let promise = try PromiseFile(directory: configuration.directory).load()
+        return (term, promise.flatMap { $0.term == term ? $0.candidate : nil })
+    }
+
     /// Every term in the log and where it ends, of one moment. Blocks.
     ///
     /// Throws `KVError`: `.corrupted`, `.storageFailed`, `.unavailable` once closed.
