@@ -34,8 +34,11 @@ import Wire
     @Test func writesHeldWhileTheLeadershipMovesAreSentAfterIt() async throws {
         try await shard.withNode(0) { client async throws in
             let before = try await client.position()
-            let held = try await client.send(.POST, APIPath.hold(shard: "s0") + "?milliseconds=5000")
-            #expect(held.status == 200)
+            // From its start on the node holds writes itself until its followers were asked.
+            _ = try await eventually("writes are held") {
+                let held = try await client.send(.POST, APIPath.hold(shard: "s0") + "?milliseconds=5000")
+                return held.status == 200 ? true : nil
+            }
             async let first = client.put("/kv/a%2Fb?ack=all&timeout=60s&hops=1")
             // Room is made for it when it comes in.
             try await waiting(1, client)
