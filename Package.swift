@@ -52,7 +52,8 @@ let package = Package(
     ],
     targets: [
         // Shared: what every role builds on. Imports point down this list only.
-        library("Core", "Shared/Core"),
+        .target(name: "CCRC32C", path: "Sources/Shared/CCRC32C"),
+        library("Core", "Shared/Core", ["CCRC32C"]),
         library("Sharding", "Shared/Sharding", ["Core"]),
         library("Observability", "Shared/Observability", [logging]),
         library(

@@ -106,6 +106,25 @@ import Testing
 }
 
 @Suite struct CRC32CTests {
+    /// Any length and any alignment, in any pieces.
+    @Test func bothWaysOfComputingItAgree() {
+        var random = SystemRandomNumberGenerator()
+        let bytes = (0..<4_096).map { _ in UInt8.random(in: 0...255, using: &random) }
+        bytes.withUnsafeBytes { bytes in
+            for length in Array(0..<80) + [1_000, 4_000] {
+                let offset = Int.random(in: 0..<16, using: &random)
+                let part = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + length])
+                var software = CRC32C()
+                software.updateInSoftware(part)
+                var pieces = CRC32C()
+                let cut = Int.random(in: 0...length, using: &random)
+                pieces.update(UnsafeRawBufferPointer(rebasing: part[..<cut]))
+                pieces.update(UnsafeRawBufferPointer(rebasing: part[cut...]))
+                #expect(CRC32C.checksum(part) == software.value && pieces.value == software.value)
+            }
+        }
+    }
+
     private func crc(_ bytes: [UInt8]) -> UInt32 { bytes.withUnsafeBytes { CRC32C.checksum($0) } }
 
     /// RFC 3720 appendix B.4, and the check value of the catalogue of CRC algorithms.
