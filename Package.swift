@@ -136,7 +136,8 @@ let package = Package(
         tests(
             "StorageNodeTests",
             [
-                "TestSupport", "StorageNodeService", "DistribKVClient", "Configuration", "Shard", "LSM", "Sharding",
+                "TestSupport", "StorageNodeService", "ReplicatorService", "DistribKVClient", "Configuration", "Shard",
+                "LSM", "Sharding",
                 "Wire", "HTTPServer", "ServiceSupport", "Core", nioCore, nioPosix, nioHTTP1, logging, lifecycle,
             ]),
         tests(

@@ -23,8 +23,14 @@ enum ReplicationText {
             + family("lag_batches", "Batches the leader has and the follower has not.", perFollower(\.lagBatches))
             + family("bytes_in_flight", "Bytes held for the follower.", perFollower { UInt64($0.bytesInFlight) })
             + family(
-                "needs_snapshot", "1 while the follower cannot be fed from the log.",
-                perFollower { $0.state == .needsSnapshot ? 1 : 0 })
+                "needs_snapshot", "1 while the log cannot feed the follower.",
+                perFollower { $0.state == .needsSnapshot || $0.state == .snapshot ? 1 : 0 })
+            + family(
+                "snapshot_bytes_done", "Bytes that the follower has of the snapshot it is rebuilt from.",
+                perFollower { $0.snapshot?.bytesDone ?? 0 })
+            + family(
+                "snapshot_bytes_total", "Bytes of the snapshot the follower is rebuilt from; 0 while there is none.",
+                perFollower { $0.snapshot?.bytesTotal ?? 0 })
     }
 
     private static func family(_ name: String, _ help: String, _ samples: [Sample]) -> String {

@@ -31,7 +31,7 @@ final class ReplicatorMetrics: Sendable {
         heartbeats = counter("heartbeats", "Requests without batches that followers answered.")
         ackReports = counter("ack_reports", "Reports of followers' positions that leaders took.")
         ackReportFailures = counter("ack_report_failures", "Reports that leaders refused or did not answer.")
-        snapshotBytes = counter("snapshot_bytes", "Bytes of snapshots that followers took.")
+        snapshotBytes = counter("snapshot_bytes_sent", "Bytes of snapshots that followers took.")
         snapshotsInstalled = counter("snapshots_installed", "Snapshots that followers put in place.")
         snapshotFailures = counter(
             "snapshot_failures", "Requests about snapshots that failed, apart from those that others came before.")

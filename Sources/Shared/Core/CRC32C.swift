@@ -26,7 +26,7 @@ public struct CRC32C: Sendable {
     private static let isInHardware = ccrc32c_is_supported()
 
     /// For tests as well, which compare the two.
-    mutating func updateInSoftware(_ bytes: UnsafeRawBufferPointer) {
+    package mutating func updateInSoftware(_ bytes: UnsafeRawBufferPointer) {
         CRC32C.tables.withUnsafeBufferPointer { tables in
             var crc = state
             var index = 0
