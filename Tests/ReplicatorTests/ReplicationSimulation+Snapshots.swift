@@ -83,7 +83,7 @@ extension ReplicationSimulation {
                 timeout: limits.pushTimeout, failed: .failed("timed out"), who,
                 { reply in self.serve(index, .failed("refused"), reply) { self.take(chunk, $0) } },
                 { event(.sent(chunk.range, $0)) })
-        case .install(let manifest):
+        case .install(let manifest, _):
             exchange(
                 timeout: limits.snapshotWorkTimeout, failed: .failed("timed out"), who,
                 { self.install(manifest.id, index, $0) }, { event(.installed($0)) })

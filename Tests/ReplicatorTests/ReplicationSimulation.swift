@@ -346,7 +346,7 @@ final class ReplicationSimulation {
         guard leader.isUp else { return .failed("refused") }
         if position.lsn > 0 {
             guard position.lsn <= leader.last.lsn, leader.frames[Int(position.lsn) - 1].position == position else {
-                return .cannotContinue("diverged")
+                return .cannotContinue("diverged", isDiverged: true)
             }
         }
         guard position.lsn + 1 >= leader.firstRetained else { return .cannotContinue("truncated") }

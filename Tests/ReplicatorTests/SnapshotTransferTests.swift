@@ -24,7 +24,7 @@ import Wire
         case .offer: "offer"
         case .fetch(let range): "fetch \(range.file) \(range.offset)+\(range.length)"
         case .send(let chunk): "send \(chunk.range.file) \(chunk.range.offset)+\(chunk.range.length)"
-        case .install: "install"
+        case .install(_, let isDiverged): isDiverged ? "install over another history" : "install"
         case .probe: "probe"
         case .waitToRetry: "wait to retry"
         case .waitToTouch: "wait to touch"
@@ -59,7 +59,9 @@ import Wire
             return actions.map(SnapshotTransferTests.text)
         }
 
-        mutating func begin(at lsn: UInt64 = 5) -> [String] { note(transfer.begin(at: position(lsn), now: now)) }
+        mutating func begin(at lsn: UInt64 = 5, isDiverged: Bool = false) -> [String] {
+            note(transfer.begin(at: position(lsn), isDiverged: isDiverged, now: now))
+        }
 
         mutating func callAsFunction(_ event: SnapshotTransfer.Event) -> [String] {
             let (actions, ending) = transfer.handle(event, now: now, random: &random)
@@ -274,6 +276,14 @@ import Wire
         guard case .failed("stale term") = machine.ending else { throw Unexpected() }
     }
 
+    @Test func theFollowerIsToldThatItHasWritesToSave() {
+        var machine = Machine()
+        _ = machine.begin(isDiverged: true)
+        _ = machine(.turn(nil))
+        _ = machine(.opened(.opened(Self.manifest(files: ["a": 10]))))
+        #expect(machine.offered(["a": 10]) == ["started at 10", "install over another history"])
+    }
+
     @Test func anIncompleteOneIsCompletedAndABrokenOneIsGivenUpOnBothSides() throws {
         var machine = Machine()
         #expect(machine.start(Self.manifest(files: ["a": 10]), received: ["a": 10]) == ["started at 10", "install"])
@@ -353,47 +363,5 @@ import Wire
         _ = machine(.offered(.useless("old")))
         #expect(!turnstile.isTaken)
         withExtendedLifetime(other) {}
-    }
-}
-
-@Suite struct TokenBucketTests {
-    @Test func theRateHoldsOverAnyTime() {
-        var bucket = TokenBucket(bytesPerSecond: 1_000_000)
-        var now = Duration.zero
-        var bytes = 0
-        for _ in 0..<200 {
-            now += bucket.take(50_000, now: now)
-            bytes += 50_000
-        }
-        // The last part may go when what was taken before it is paid for, less the burst.
-        #expect(now >= .seconds(Double(bytes - 50_000) / 1e6) - .milliseconds(101))
-        #expect(now <= .seconds(Double(bytes) / 1e6))
-    }
-
-    @Test func aPauseSavesUpNoMoreThanTheBurst() {
-        var bucket = TokenBucket(bytesPerSecond: 1_000)
-        #expect(bucket.take(100, now: .zero) == .zero)
-        let later = Duration.seconds(3_600)
-        #expect(bucket.take(100, now: later) == .zero)
-        #expect(bucket.take(1_000, now: later) == .zero)
-        #expect(bucket.take(1, now: later) >= .milliseconds(999))
-    }
-
-    @Test func thoseWhoAskTogetherWaitInOrder() {
-        var bucket = TokenBucket(bytesPerSecond: 1_000)
-        _ = bucket.take(100, now: .zero)
-        let waits = (0..<5).map { _ in bucket.take(500, now: .zero) }
-        #expect(waits == waits.sorted() && waits[4] - waits[0] == .seconds(2))
-    }
-
-    @Test func rangesShrinkWithTheRate() {
-        var limits = ReplicationLimits()
-        #expect(limits.snapshotRangeBytes == limits.snapshotRangeBytesMax)
-        limits.snapshotBytesPerSecondMax = 1_000
-        #expect(limits.snapshotRangeBytes == 500)
-        limits.snapshotBytesPerSecondMax = 1
-        #expect(limits.snapshotRangeBytes == 1)
-        limits.snapshotBytesPerSecondMax = 1 << 40
-        #expect(limits.snapshotRangeBytes == limits.snapshotRangeBytesMax)
     }
 }

@@ -100,6 +100,85 @@ import Wire
         try await new.close()
     }
 
+    /// A leader that lost the end of its log, which the follower has, and wrote on in the same term.
+    private func forked(
+        losing: Int, then: (ShardReplica) async throws -> Void
+    ) async throws -> (follower: ShardReplica, leader: ShardReplica, common: LogPosition, pair: SnapshotPair) {
+        let pair = try await SnapshotPair.open(writes: 15)
+        let common = pair.leader.position
+        try await pair.leader.close()
+        let lost = "\(pair.directory.path)/lost"
+        try FileManager.default.copyItem(atPath: "\(pair.directory.path)/leader", toPath: lost)
+        let before = try ShardReplica.openTest(pair.leader.configuration, role: .leader(term: 1))
+        for number in 0..<losing { _ = try await before.write([put("lost-\(number)", "l"), delete("key-0")]) }
+        let follower = try pair.openFollower()
+        _ = await follower.apply(try before.readAll(), leaderTerm: 1)
+        #expect(follower.position == before.position)
+        try await before.close()
+        let after = try ShardReplica.openTest(
+            SnapshotPair.configuration(pair.directory, "lost"), role: .leader(term: 1))
+        #expect(after.position == common)
+        try await then(after)
+        return (follower, after, common, pair)
+    }
+
+    private func rebuild(
+        _ follower: ShardReplica, fromForked leader: ShardReplica, isDiverged: Bool = true
+    ) async throws -> (DivergedWrites?, ShardReplica) {
+        let manifest = try leader.openSnapshot()
+        try follower.take(manifest, from: leader)
+        let installation = try await follower.installSnapshot(
+            follower.verifySnapshot(id: manifest.id), isDiverged: isDiverged)
+        let rebuilt = try ShardReplica.openTest(follower.configuration, role: .follower(term: 1))
+        #expect(try rebuilt.content() == leader.content())
+        return (installation.diverged, rebuilt)
+    }
+
+    /// The terms do not show it: the follower seems to have the beginning of what the leader has.
+    @Test func whatALeaderLostWithinATermIsSaved() async throws {
+        let (follower, leader, common, pair) = try await forked(losing: 5) { leader in
+            for number in 0..<9 { _ = try await leader.write([put("new-\(number)", "n")]) }
+        }
+        defer { withExtendedLifetime(pair) {} }
+        #expect(try follower.history().surplus(over: leader.history()) == nil)
+        let end = follower.position
+        let (diverged, rebuilt) = try await rebuild(follower, fromForked: leader)
+        let saved = try #require(diverged)
+        #expect(saved.isComplete && saved.firstLsn == common.lsn + 1 && saved.lastLsn == end.lsn)
+        #expect(try lines(saved).compactMap(\.key) == (0..<5).flatMap { ["lost-\($0)", "key-0"] })
+        try await rebuilt.close()
+        try await leader.close()
+    }
+
+    /// Where the last shared writes were overwritten, too much is saved rather than too little; so it is where the
+    /// leader stands at the same lsn.
+    @Test func whereTheForkCannotBeSeenMoreIsSaved() async throws {
+        let (follower, leader, common, pair) = try await forked(losing: 4) { leader in
+            _ = try await leader.write([put("key-13", "changed"), put("key-14", "changed")])
+            for number in 0..<3 { _ = try await leader.write([put("new-\(number)", "n")]) }
+        }
+        defer { withExtendedLifetime(pair) {} }
+        #expect(follower.position.lsn == leader.position.lsn)
+        let (diverged, rebuilt) = try await rebuild(follower, fromForked: leader)
+        let saved = try #require(diverged)
+        #expect(saved.isComplete && saved.firstLsn == common.lsn - 1)
+        #expect(try lines(saved).compactMap(\.key).prefix(3) == ["key-13", "key-14", "lost-0"])
+        try await rebuilt.close()
+        try await leader.close()
+    }
+
+    /// A follower that only lacks something has nothing to save, however much was overwritten.
+    @Test func aFollowerOfTheSameHistorySavesNothing() async throws {
+        let (follower, leader, _, pair) = try await forked(losing: 0) { leader in
+            for number in 0..<15 { _ = try await leader.write([put("key-\(number)", "changed")]) }
+        }
+        defer { withExtendedLifetime(pair) {} }
+        let (diverged, rebuilt) = try await rebuild(follower, fromForked: leader, isDiverged: false)
+        #expect(diverged == nil)
+        try await rebuilt.close()
+        try await leader.close()
+    }
+
     @Test func whatTheLogLostIsSavedFromTheTables() async throws {
         let (old, new, common, pair) = try await parted()
         defer { withExtendedLifetime(pair) {} }

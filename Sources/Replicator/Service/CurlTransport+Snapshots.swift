@@ -94,11 +94,14 @@ extension CurlTransport {
         }
     }
 
-    func install(_ manifest: SnapshotManifest, at follower: NodeAddress, shard: String) async -> SnapshotInstalling {
+    func install(
+        _ manifest: SnapshotManifest, isDiverged: Bool, at follower: NodeAddress, shard: String
+    ) async -> SnapshotInstalling {
+        let query = "?id=\(manifest.id)" + (isDiverged ? "&diverged=true" : "")
         let work = Duration.seconds(Double(manifest.bytesTotal) / Double(limits.snapshotWorkBytesPerSecondMin))
         do {
             let response = try await request(
-                .post, follower, "\(APIPath.installSnapshot(shard: shard))?id=\(manifest.id)",
+                .post, follower, APIPath.installSnapshot(shard: shard) + query,
                 answerBytesMax: CurlTransport.documentBytesMax, timeout: limits.snapshotWorkTimeout + work)
             if response.status == 200 {
                 let document = try DocumentCoding.decode(PositionDocument.self, from: response.body.readableBytesView)

@@ -181,7 +181,9 @@ final class CurlTransport: ReplicationTransport {
         case 409, 410:
             let problem = ProblemReading(response.body)
             if problem.type == Problem.Kind.diverged.name || problem.type == Problem.Kind.logTruncated.name {
-                return .cannotContinue(problem.detail ?? CurlTransport.explain(response))
+                return .cannotContinue(
+                    problem.detail ?? CurlTransport.explain(response),
+                    isDiverged: problem.type == Problem.Kind.diverged.name)
             }
             return .failed(CurlTransport.explain(response))
         default:

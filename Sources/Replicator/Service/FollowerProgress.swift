@@ -178,10 +178,10 @@ struct FollowerProgress {
             return fedWell() + proceed()
         case .nothingNew:
             return fedWell()
-        case .cannotContinue(let reason):
+        case .cannotContinue(let reason, let isDiverged):
             // Until the push is answered it is not the follower's position that cannot be continued.
             guard pushing == nil else { return wait(backoff.wait(using: &random)) }
-            return rebuild(because: reason, now)
+            return rebuild(because: reason, isDiverged: isDiverged, now)
         case .failed(let text):
             // The leader's failure, not the follower's: its position still holds.
             lastError = "reading from the leader: \(text)"
@@ -284,7 +284,7 @@ struct FollowerProgress {
 
     // MARK: snapshots
 
-    private mutating func rebuild(because reason: String, _ now: Duration) -> [Action] {
+    private mutating func rebuild(because reason: String, isDiverged: Bool, _ now: Duration) -> [Action] {
         needsProbe = true
         lastError = reason
         confirmed = nil
@@ -293,7 +293,7 @@ struct FollowerProgress {
         state = .snapshot
         let notice: [Action] = isUnfed ? [] : [.notice(.needsSnapshot(reason))]
         isUnfed = true
-        return notice + transfer.begin(at: acked, now: now).map { .snapshot($0) }
+        return notice + transfer.begin(at: acked, isDiverged: isDiverged, now: now).map { .snapshot($0) }
     }
 
     private mutating func rebuilding(

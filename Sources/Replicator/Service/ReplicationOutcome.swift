@@ -47,8 +47,9 @@ enum PositionOutcome: Sendable {
 enum ReadOutcome: Sendable {
     case segment(LogSegment, LeaderClock)
     case nothingNew(LeaderClock)
-    /// The leader cannot go on from the position: its log no longer reaches back, or has another history.
-    case cannotContinue(String)
+    /// The leader cannot go on from the position: its log no longer reaches back or, where it is diverged, has another
+    /// history.
+    case cannotContinue(String, isDiverged: Bool = false)
     case failed(String)
 }
 

@@ -39,7 +39,10 @@ protocol ReplicationTransport: Sendable {
     func send(_ chunk: SnapshotChunk, to follower: NodeAddress, shard: String) async -> SnapshotSending
 
     /// Lets the follower verify what it has and put it in place: takes long.
-    func install(_ manifest: SnapshotManifest, at follower: NodeAddress, shard: String) async -> SnapshotInstalling
+    /// - Parameter isDiverged: the leader does not have the batch at which the follower ends.
+    func install(
+        _ manifest: SnapshotManifest, isDiverged: Bool, at follower: NodeAddress, shard: String
+    ) async -> SnapshotInstalling
 
     /// The leader may remove its checkpoint, as far as this replicator is concerned. A failure costs space for a minute.
     func releaseSnapshot(id: String, at leader: NodeAddress, shard: String) async

@@ -123,8 +123,9 @@ final class ShardRunner: Sendable {
             return .fetched(range, await transport.fetch(range, from: shard.leader, shard: shard.name))
         case .send(let chunk):
             return .sent(chunk.range, await transport.send(chunk, to: follower, shard: shard.name))
-        case .install(let manifest):
-            return .installed(await transport.install(manifest, at: follower, shard: shard.name))
+        case .install(let manifest, let isDiverged):
+            return .installed(
+                await transport.install(manifest, isDiverged: isDiverged, at: follower, shard: shard.name))
         case .probe:
             return .probed(await transport.position(of: follower, shard: shard.name))
         case .waitToRetry(let duration):

@@ -37,8 +37,9 @@ struct SnapshotTransfer {
         case fetch(SnapshotRange)
         /// To the follower.
         case send(SnapshotChunk)
-        /// At the follower; takes long, as it reads all of it back.
-        case install(SnapshotManifest)
+        /// At the follower; takes long, as it reads all of it back. Diverged: the leader does not have the batch at which
+        /// the follower ends, so that one has writes to save.
+        case install(SnapshotManifest, isDiverged: Bool)
         /// Ask the follower for its position.
         case probe
         /// The answer is ``Event/retryTimerFired``.
@@ -78,6 +79,8 @@ struct SnapshotTransfer {
     private var phase = Phase.idle
     /// Where the follower stands and cannot be fed from.
     private var stuckAt = LogPosition.start
+    /// The leader has another history.
+    private var isDiverged = false
     private var copy: SnapshotCopy?
     private var turn: Turn?
     /// Fetched, not yet sent, in order.
@@ -123,10 +126,11 @@ struct SnapshotTransfer {
     }
 
     /// Rebuilds a follower that stands at `position`, from which the log cannot feed it. Only while ``canBegin``.
-    mutating func begin(at position: LogPosition, now: Duration) -> [Action] {
+    mutating func begin(at position: LogPosition, isDiverged: Bool = false, now: Duration) -> [Action] {
         precondition(canBegin, "one transfer at a time")
         self = SnapshotTransfer(limits: limits, isTouchTimerSet: isTouchTimerSet)
         stuckAt = position
+        self.isDiverged = isDiverged
         lastProgress = now
         startTime = now
         return queue(now)
@@ -247,7 +251,7 @@ struct SnapshotTransfer {
         // What an earlier attempt left on its way is waited for: it may still change what the follower has.
         if copy.isComplete, !isFetching, !isSending {
             phase = .installing
-            actions.append(.install(copy.manifest))
+            actions.append(.install(copy.manifest, isDiverged: isDiverged))
         }
         return actions
     }

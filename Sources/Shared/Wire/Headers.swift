@@ -84,6 +84,7 @@ public enum APIPath {
     }
 
     /// On the follower: POST with `id` verifies what was received and puts it in place; answers ``PositionDocument``.
+    /// With `diverged=true` where the leader does not have the batch at which the follower ends.
     public static func installSnapshot(shard: String) -> String { "/replication/\(shard)/install-snapshot" }
 
     /// On the leader: POST a ``MembershipRequest`` adds a follower; answers the topology.

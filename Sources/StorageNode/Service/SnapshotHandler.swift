@@ -41,7 +41,7 @@ final class SnapshotHandler {
             case (.received, .GET): respondReceipt(replica, exchange)
             case (.received, .DELETE): discard(try query.text("id"), replica, exchange)
             case (.receivedFile(let name), .PUT): try append(to: name, query, request, replica, exchange)
-            case (.installation, .POST): install(try SnapshotHandler.identifier(query), replica, exchange)
+            case (.installation, .POST): try install(query, replica, exchange)
             case (.given, _), (.installation, _): refuse(request.method, allowed: "POST", exchange)
             case (.givenOne, _): refuse(request.method, allowed: "DELETE", exchange)
             case (.givenFile, _): refuse(request.method, allowed: "GET", exchange)
@@ -176,12 +176,17 @@ final class SnapshotHandler {
 
     // MARK: Installing
 
-    private func install(_ id: String, _ replica: ShardReplica, _ exchange: HTTPExchange) {
+    private func install(
+        _ query: QueryParameters, _ replica: ShardReplica, _ exchange: HTTPExchange
+    ) throws(Problem) {
+        try query.allowOnly(["id", "diverged"])
+        let id = try SnapshotHandler.identifier(query)
+        let isDiverged = try query.flag("diverged") ?? false
         let node = self.node
         let verified = node.snapshotWork.run(on: exchange.eventLoop) { try replica.verifySnapshot(id: id) }
         let eventLoop = exchange.eventLoop
         let installed = verified.flatMap { manifest in
-            eventLoop.makeFutureWithTask { try await node.install(manifest, in: replica) }
+            eventLoop.makeFutureWithTask { try await node.install(manifest, in: replica, isDiverged: isDiverged) }
         }
         exchange.respond(installed.map { HTTPResponse(document: $0) }) { HTTPResponse(problem: Problem($0)) }
     }

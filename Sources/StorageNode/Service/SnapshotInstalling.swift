@@ -14,9 +14,11 @@ extension Node {
     /// Puts a verified snapshot in the place of `replica` and serves the new one. Where that fails the old one is
     /// served again.
     ///
-    /// Throws what ``ShardReplica/installSnapshot(_:)`` throws, and `KVError(.unavailable)` where another change of
+    /// Throws what ``ShardReplica/installSnapshot(_:isDiverged:)`` throws, and `KVError(.unavailable)` where another change of
     /// the replica came first.
-    func install(_ manifest: SnapshotManifest, in replica: ShardReplica) async throws -> PositionDocument {
+    func install(
+        _ manifest: SnapshotManifest, in replica: ShardReplica, isDiverged: Bool
+    ) async throws -> PositionDocument {
         let name = replica.configuration.name
         let outcome = Mutex<Result<(SnapshotInstallation, LogPosition), KVError>?>(nil)
         try await replaceReplica(ofShard: name, because: .installing) { old, reopen in
@@ -30,7 +32,7 @@ extension Node {
             }
             let installed: Result<SnapshotInstallation, KVError>
             do throws(KVError) {
-                installed = .success(try await old.installSnapshot(manifest))
+                installed = .success(try await old.installSnapshot(manifest, isDiverged: isDiverged))
             } catch {
                 installed = .failure(error)
             }

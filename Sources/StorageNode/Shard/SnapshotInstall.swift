@@ -18,17 +18,18 @@ struct SnapshotInstall {
     ///
     /// Throws `KVError`, and the old database is still the one: `.snapshotMismatch` where that has more of the same
     /// history, or what kept its surplus from being saved.
-    func run(_ manifest: SnapshotManifest) throws(KVError) -> DivergedWrites? {
+    /// - Parameter isDiverged: the leader does not have the batch at which the replica ends.
+    func run(_ manifest: SnapshotManifest, isDiverged: Bool) throws(KVError) -> DivergedWrites? {
         let folder = SnapshotFolder(directory: configuration.directory)
-        let saved = try saveSurplus(over: manifest, folder)
+        let saved = try saveSurplus(over: manifest, folder, isDiverged)
         try folder.markComplete()
         try folder.settle()
         return saved
     }
 
-    private func saveSurplus(over manifest: SnapshotManifest, _ folder: SnapshotFolder) throws(KVError)
-        -> DivergedWrites?
-    {
+    private func saveSurplus(
+        over manifest: SnapshotManifest, _ folder: SnapshotFolder, _ isDiverged: Bool
+    ) throws(KVError) -> DivergedWrites? {
         guard Files.exists(folder.database + "/CURRENT") else { return nil }
         let database = try Database(
             path: folder.database, shared: shared, options: configuration.databaseOptions)
@@ -36,14 +37,31 @@ struct SnapshotInstall {
             let own = try TermHistory(of: database, shard: configuration.name)
             try SnapshotReception.check(manifest, against: .init(history: own, newestTerm: own.end.term))
             let theirs = try SnapshotChecks.history(of: manifest)
-            guard let surplus = own.surplus(over: theirs) else { return nil }
+            let common =
+                isDiverged
+                ? try fork(of: database, own, from: theirs, in: folder.staging) : own.common(with: theirs)
+            guard common.lsn < own.end.lsn else { return nil }
             return try SurplusExport(
                 database: database, files: DivergedFiles(directory: configuration.divergedDirectory),
                 shard: configuration.name, wallMilliseconds: clock.wallMilliseconds(), logger: logger
-            ).save(surplus, after: own.common(with: theirs))
+            ).save(common.lsn + 1...own.end.lsn, after: common)
         }
         try database.close()
         return try saved.get()
+    }
+
+    private func fork(
+        of database: Database, _ own: TermHistory, from theirs: TermHistory, in staging: String
+    ) throws(KVError) -> TermHistory.Common {
+        var options = configuration.databaseOptions
+        options.isReadOnly = true
+        options.mustExist = true
+        let checkpoint = try Database(path: staging, shared: shared, options: options)
+        let common: Result<TermHistory.Common, KVError> = Result { () throws(KVError) in
+            try ForkSearch(own: database, theirs: checkpoint, ownHistory: own, theirHistory: theirs).common()
+        }
+        try checkpoint.close()
+        return try common.get()
     }
 }
 
@@ -160,7 +178,11 @@ extension ShardReplica {
     /// Closes this replica and puts a verified snapshot in its place, after saving the writes that the snapshot's
     /// history has not. Whether it succeeds or throws: open the replica anew afterwards, and it is the new one or the
     /// old one.
-    public func installSnapshot(_ manifest: SnapshotManifest) async throws(KVError) -> SnapshotInstallation {
+    /// - Parameter isDiverged: the leader does not have the batch at which this replica ends, so it has writes to save
+    ///   whatever the lists of terms say.
+    public func installSnapshot(
+        _ manifest: SnapshotManifest, isDiverged: Bool = false
+    ) async throws(KVError) -> SnapshotInstallation {
         let install = SnapshotInstall(
             configuration: configuration, shared: shared, clock: clock, logger: logger)
         let replaced = position
@@ -172,7 +194,7 @@ extension ShardReplica {
                     "\(configuration.name) has promised term \(published.newestTerm) meanwhile, the snapshot comes from "
                         + "term \(manifest.leaderTerm)")
             }
-            return try install.run(manifest)
+            return try install.run(manifest, isDiverged: isDiverged)
         }
         return SnapshotInstallation(manifest: manifest, replaced: replaced, diverged: diverged)
     }
