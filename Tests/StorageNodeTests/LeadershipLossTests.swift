@@ -89,7 +89,21 @@ import Wire
                 let response = try await client.send(method, target)
                 #expect(response.status == 503, "\(method) \(target)")
                 #expect(response.field("retry-after") == "1")
+                #expect(response.field("location") == nil)
                 #expect(response.problem.type == "unavailable")
+                #expect(
+                    response.problem.detail.hasPrefix("This node led s0 in term 1, has promised term 9 to another"),
+                    "\(response.problem.detail)")
+            }
+            // Nor does it change who the replicas are.
+            let join = try DocumentCoding.encode(MembershipRequest(node: NodeAddress(host: "127.0.0.1", port: 9)))
+            for (method, target) in [
+                (HTTPMethod.POST, APIPath.replicas(shard: "s0")),
+                (.DELETE, APIPath.replica(shard: "s0", node: shard.replicas[1])),
+            ] {
+                let response = try await client.send(method, target, body: ByteBuffer(bytes: join))
+                #expect(response.status == 503 && response.epoch == 1, "\(method) \(target)")
+                #expect(response.problem.detail.contains("has promised term 9"))
             }
             #expect(try await client.position() == before)
             #expect(try await client.get("/kv/a").status == 404)

@@ -118,8 +118,8 @@ final class KeyHandler {
 
     /// No replica of the shard is served here.
     private func redirectElsewhere(_ position: Int, _ asked: Request) -> Problem? {
-        // It belongs here but is not served now: its leader serves the key.
-        if view.absences[position] != nil { return redirectToLeader(position, asked) }
+        // It belongs here but is not served now: its leader serves the key, where that is another node.
+        if view.absences[position] != nil || view.leads[position] { return redirectToLeader(position, asked) }
         node.metrics.redirects.increment()
         asked.query.redirect(
             asked.exchange, .permanent, fields: ownerFields(position, asked), asked.target, of: asked.bytes)
@@ -127,13 +127,8 @@ final class KeyHandler {
     }
 
     private func redirectToLeader(_ position: Int, _ asked: Request) -> Problem? {
-        guard !view.leads[position] else {
-            let shard = view.topology.shards[position].name
-            if view.replicas[position] == nil {
-                return Problem(.unavailable, "This node leads \(shard) and cannot serve it now: see /readyz.")
-            }
-            return Problem(.unavailable, "The leadership of \(shard) is changing: try again.")
-        }
+        // Never to itself.
+        guard !view.leads[position] else { return view.leaderOutOfService(at: position) }
         node.metrics.redirects.increment()
         asked.query.redirect(
             asked.exchange, .temporary, fields: view.redirectFields[position][0], asked.target, of: asked.bytes)

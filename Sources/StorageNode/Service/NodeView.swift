@@ -92,6 +92,22 @@ final class NodeView: Sendable {
         }
     }
 
+    /// What to answer where the topology names this node as the shard's leader, and it does not serve it as such.
+    func leaderOutOfService(at position: Int) -> Problem {
+        let shard = topology.shards[position]
+        guard let replica = replicas[position] else {
+            return Problem(.unavailable, "This node leads \(shard.name) and cannot serve it now: see /readyz.")
+        }
+        guard !replica.role.isLeader, replica.newestTerm > shard.term else {
+            return Problem(.unavailable, "The leadership of \(shard.name) is changing: try again.")
+        }
+        return Problem(
+            .unavailable,
+            "This node led \(shard.name) in term \(shard.term), has promised term \(replica.newestTerm) to another and has "
+                + "not heard that it leads: try again; if it stays so, look at kv status and use kv failover \(shard.name).",
+            members: ["shard": shard.name, "promised_term": "\(replica.newestTerm)"])
+    }
+
     /// What to answer to a request about a shard of which no replica is served here.
     func absence(ofShardNamed name: some StringProtocol) -> Problem {
         if let position = position(ofShardNamed: name), let absence = absences[position] {

@@ -127,6 +127,7 @@ final class ShardAdminHandler {
 
     private func addReplica(_ position: Int, _ request: HTTPRequest, _ exchange: HTTPExchange) throws(Problem) {
         guard try !redirectToLeader(position, request, exchange) else { return }
+        try checkLeads(position)
         let shard = view.topology.shards[position].name
         let node = try ShardAdminHandler.decode(MembershipRequest.self, request.body).node
         answer(exchange) { admin, _ in
@@ -140,6 +141,7 @@ final class ShardAdminHandler {
         _ position: Int, _ name: String, _ request: HTTPRequest, _ exchange: HTTPExchange
     ) throws(Problem) {
         guard try !redirectToLeader(position, request, exchange) else { return }
+        try checkLeads(position)
         guard let node = NodeAddress(name) else {
             throw Problem(.badRequest, "\"\(name.prefix(64))\" is not an address: write host:port.")
         }
@@ -225,6 +227,12 @@ final class ShardAdminHandler {
             throw view.absence(ofShardNamed: view.topology.shards[position].name)
         }
         return replica
+    }
+
+    /// Who leads by the topology alone changes nothing: another may lead by now, and know other replicas.
+    private func checkLeads(_ position: Int) throws(Problem) {
+        guard let replica = view.replicas[position], !replica.role.isLeader else { return }
+        throw view.leaderOutOfService(at: position)
     }
 
     /// - Returns: whether it did, because this node does not lead the shard.
