@@ -234,7 +234,7 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
         nodes.answer { node, request, body in
             switch request {
             case "GET /topology": return answer(topology)
-            case "POST /shards/s/hold?milliseconds=1000": return answer(position(.leader, lsn: 7))
+            case "POST /shards/s/hold?milliseconds=100": return answer(position(.leader, lsn: 7))
             case "DELETE /shards/s/hold": return .init(204)
             case "POST /shards/s/digest":
                 bodies.withLock { $0.append("\(node) \(body)") }
@@ -257,7 +257,7 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
         nodes.answer { node, request, _ in
             switch request {
             case "GET /topology": answer(topology)
-            case "POST /shards/s/hold?milliseconds=1000": answer(position(.leader, lsn: 7))
+            case "POST /shards/s/hold?milliseconds=100": answer(position(.leader, lsn: 7))
             case "POST /shards/s/digest": digest(7, sum: "\(node)", role: node == 0 ? .leader : .follower)
             default: .init(204)
             }
@@ -272,7 +272,8 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
         nodes.answer { node, request, body in
             switch request {
             case "GET /topology": return answer(topology)
-            case "POST /shards/s/hold?milliseconds=1000":
+            // The second time they have longer.
+            case "POST /shards/s/hold?milliseconds=100", "POST /shards/s/hold?milliseconds=400":
                 return answer(
                     position(
                         .leader,
@@ -289,6 +290,7 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
         }
         try await nodes.run(["verify", "s"])
         #expect(holds.withLock { $0 } == 2)
+        #expect(nodes.requests.contains("0 POST /shards/s/hold?milliseconds=400"))
     }
 
     @Test func aFollowerThatIsBehindAndALeaderThatIsGoneAreUnavailable() async throws {
@@ -297,7 +299,7 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
         nodes.answer { node, request, _ in
             switch request {
             case "GET /topology": answer(topology)
-            case "POST /shards/s/hold?milliseconds=1000": answer(position(.leader, lsn: 7))
+            case "POST /shards/s/hold?milliseconds=100": answer(position(.leader, lsn: 7))
             case "POST /shards/s/digest" where node == 0: digest(7, sum: "2", role: .leader)
             case "POST /shards/s/digest": .init(503, body: Problem(.unavailable, "it stands at lsn 3").json)
             default: .init(204)
