@@ -116,8 +116,11 @@ final class SnapshotHandler {
                 throw Problem(.badRequest, "The content is no manifest of a snapshot: \(error).")
             }
             let before = replica.position
+            // A second replicator looks every second how the first one gets on.
+            let isMoving = (replica.received.progress?.bytesPerSecond ?? 0) > 0
             let (receipt, isNew) = try replica.beginSnapshot(manifest)
-            logger.info(
+            logger.log(
+                level: isNew || !isMoving ? .info : .debug,
                 isNew ? "receiving a snapshot" : "going on with a snapshot",
                 metadata: [
                     "shard": "\(manifest.shard)", "id": "\(manifest.id)", "lsn": "\(before.lsn)",
