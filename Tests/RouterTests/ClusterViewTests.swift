@@ -89,6 +89,18 @@ private func unreachable(_ address: NodeAddress) -> NodeFailure {
         #expect(view.nodes.count == 1)
     }
 
+    /// Every router ends with the same, whichever it heard of first.
+    @Test func ofTwoTopologiesOfOneEpochOneWins() throws {
+        let (one, other) = (
+            try topology(epoch: 4, [[nodes[0], nodes[1]]]), try topology(epoch: 4, [[nodes[1], nodes[0]]])
+        )
+        for (first, second) in [(one, other), (other, one)] {
+            let view = try view(first)
+            try view.adopt(second, from: nodes[0])
+            #expect(try view.table.topology == (one.supersedes(other) ? one : other))
+        }
+    }
+
     @Test func anotherClustersTopologyIsRefused() throws {
         let view = try view(topology(epoch: 1, [nodes]))
         #expect(throws: KVError.self) { try view.adopt(topology(epoch: 9, cluster: "other", [nodes]), from: nodes[0]) }

@@ -56,6 +56,22 @@ import Wire
         }
     }
 
+    /// Routers and clients that have the other one, of the same epoch, learn of it by the next.
+    @Test func anotherTopologyOfTheSameEpochIsSettled() async throws {
+        try await shard.withNode(0) { client async throws in
+            var shards = shard.topology.shards
+            shards[0].followers = [NodeAddress(host: "127.0.0.1", port: 9)]
+            let other = try Topology(cluster: "test", epoch: 1, shards: shards)
+            let winner = try other.supersedes(shard.topology) ? other : shard.topology
+            for _ in 1...2 {
+                let response = try await client.send(
+                    .POST, APIPath.topology, body: ByteBuffer(bytes: try other.json()))
+                let settled = try Topology(json: response.body.readableBytesView)
+                #expect(settled.epoch == 2 && settled.shards == winner.shards)
+            }
+        }
+    }
+
     /// They are made and may or may not be on the new leader: that has to be said.
     @Test func writesThatWaitForFollowersLearnThatTheyAreMade() async throws {
         try await shard.withNode(0) { client async throws in

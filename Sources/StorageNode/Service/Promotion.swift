@@ -54,7 +54,8 @@ struct Promotion {
                 leaderLastSeen: decision.own.leaderLastSeen), isRenewal: isRenewal)
         let conclusion = try final.conclude(plan, asked: answers, promised: promises)
         let next = try topology.promoting(node.address, in: name, above: plan.term - 1)
-        guard try await node.keeper.adopt(next, from: "failover", change), replica.role == .leader(term: plan.term)
+        let source = isRenewal ? "a new term" : "failover"
+        guard try await node.keeper.adopt(next, from: source, change), replica.role == .leader(term: plan.term)
         else {
             throw Problem(
                 .topologyConflict, "This node cannot lead \(name) in term \(plan.term): look at kv status, try again.")
