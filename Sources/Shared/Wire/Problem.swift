@@ -54,7 +54,8 @@ extension Problem.Kind {
     public static let versionUnknown = Self("version-unknown", 409, "The leader has no such version")
     public static let topologyConflict = Self("topology-conflict", 409, "The topology has changed meanwhile")
     public static let followerBehind = Self("follower-behind", 409, "The follower cannot lead now")
-    public static let replicaUnreachable = Self("replica-unreachable", 409, "A replica that may have more is not reached")
+    public static let replicaUnreachable = Self(
+        "replica-unreachable", 409, "A replica that may have more is not reached")
     public static let unknownSnapshot = Self("unknown-snapshot", 404, "There is no such snapshot")
     public static let snapshotBusy = Self("snapshot-busy", 409, "Another snapshot is being received")
     public static let snapshotMismatch = Self("snapshot-mismatch", 409, "This does not continue the snapshot")
