@@ -11,8 +11,12 @@ extension ClusterTests {
         /// Each node takes the other for the leader: a request goes round and ends with a clear answer.
         @Test(.timeLimit(.minutes(3)))
         func nodesThatDisagree() async throws {
-            let layout = Layout.ring(shards: 1, nodes: 2, replicas: 2)
-            try await TestCluster.with(layout) { cluster in
+            var layout = Layout.ring(shards: 1, nodes: 2, replicas: 2)
+            layout.proxied = true
+            try await TestCluster.with(layout) { [layout] cluster in
+                // Or they would tell each other.
+                try await cluster.proxy(0).set(.reset, from: "node-1")
+                try await cluster.proxy(1).set(.reset, from: "node-0")
                 var swapped = layout
                 swapped.shards[0].replicas = [1, 0]
                 swapped.epoch = 2
