@@ -102,8 +102,11 @@ extension ClusterTests {
                 try await load.waitForMore(30)
             }
             #expect(pinned.tally.count(204) == 0, "\(pinned.tally.statuses)")
-            let status = try #require(try await cluster.status(of: "shard-0", at: victim))
-            #expect(status.role == .follower && status.newestTerm ?? 0 >= term, "\(status)")
+            // While a snapshot is being put in place it says nothing of terms.
+            try await eventually("the old leader to know the new term") {
+                let status = try #require(try await cluster.status(of: "shard-0", at: victim))
+                return status.role == .follower && status.newestTerm ?? 0 >= term
+            }
         }
 
         /// The log and `kv status` name the files.
