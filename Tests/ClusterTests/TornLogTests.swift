@@ -97,6 +97,8 @@ extension ClusterTests {
                         try await HTTP.get("/kv/before-\(number)", from: follower).status
                             == HTTP.get("/kv/before-\(number)", from: leader).status)
                 }
+                let verify = try await cluster.kv(["verify"], at: leader)
+                #expect(verify.status == .exited(0), "\(verify)")
             }
         }
 
