@@ -53,7 +53,10 @@ import Wire
             async let fast = client.put("/kv/b?ack=\(level)&timeout=60s")
             async let atOnce = client.send(.DELETE, "/kv/c?ack=leader")
             #expect(try await atOnce.status == 204)
-            try await waiting(2, client)
+            // Counted, not looked at: the slow one may be over by now.
+            _ = try await eventually("both have begun to wait") {
+                try await client.metric("distribkv_ack_waits_total") == 2 ? true : nil
+            }
             let position = try await client.position()
             #expect(try await client.report([(shard.replicas[2], position)]).status == 204)
             #expect(try await fast.status == 204)

@@ -14,7 +14,7 @@ struct FailoverCommand: AsyncParsableCommand {
             While the leader answers it hands over: writes wait for a moment, nothing is lost. Where it is gone the most
             complete follower takes over, and what is said then says which writes may be lost: those that were
             acknowledged by the leader alone. --force is needed where a replica that may have more does not answer,
-            and where a leader answers and cannot hand over.
+            where nobody has anything of the term the leader led, and where a leader answers and cannot hand over.
 
             EXAMPLES
               kv failover shard-0
