@@ -37,7 +37,7 @@ import Wire
         let decision = try decision()
         let answers = [n1: Answer.silent("refused"), n3: standing(90, newest: 7, seen: 110)]
         let plan = try decision.plan(answers)
-        #expect(plan == .init(term: try term(above: 7), promisers: [n3]))
+        #expect(plan == .init(term: try term(above: 7), promisers: [n3], newestKnown: 7))
         #expect(
             try decision.conclude(plan, asked: answers, promised: [n3: standing(100, newest: 8, seen: 110)])
                 == .init(
@@ -77,7 +77,7 @@ import Wire
         // With force it is fenced like the others, and what it has more does not count.
         let forced = try decision(force: true)
         let plan = try forced.plan(answers)
-        #expect(plan == .init(term: try term(above: 4), promisers: [n1, n3]))
+        #expect(plan == .init(term: try term(above: 4), promisers: [n1, n3], newestKnown: 1))
         let conclusion = try forced.conclude(
             plan, asked: answers, promised: [n1: standing(123, newest: 5), n3: standing(90, newest: 5)])
         #expect(conclusion.leaderLastSeen == .init(lsn: 123, millisecondsAgo: 0))
@@ -99,7 +99,7 @@ import Wire
         ) { _ = try decision().plan(answers) }
         let again = try decision(own: position(1, 120), newest: 5, as: n1)
         let plan = try again.plan([n2: standing(100), n3: standing(90)])
-        #expect(plan == .init(term: try term(above: 5, of: n1), promisers: [n2, n3]))
+        #expect(plan == .init(term: try term(above: 5, of: n1), promisers: [n2, n3], newestKnown: 5))
         #expect(
             try again.conclude(
                 plan, asked: [n2: standing(100), n3: standing(90)], promised: [n2: standing(100), n3: standing(90)]
@@ -196,6 +196,22 @@ import Wire
             ).keptVersion == .zero)
     }
 
+    /// A leader that was replaced while it was away, and has promised the newer term but not heard who leads it: nothing
+    /// is known of what that one acknowledged.
+    @Test func aReplacedLeaderIsForcedToLeadAgain() throws {
+        let silent = [n2: Answer.silent("no answer"), n3: standing(90, newest: 8)]
+        let replaced = try decision(force: true, own: position(1, 120), newest: 8, as: n1)
+        let conclusion = try replaced.conclude(try replaced.plan(silent), asked: silent, promised: [n3: standing(90)])
+        #expect(!conclusion.isComplete && conclusion.keptVersion == .zero && conclusion.unreachable == [n2])
+        // With a batch of that term, everything of it up to there is kept.
+        let follower = try decision(force: true, own: position(8, 121), newest: 8, as: n1)
+        let kept = try follower.conclude(try follower.plan(silent), asked: silent, promised: [n3: standing(90)])
+        #expect(!kept.isComplete && kept.keptVersion == position(8, 121).version)
+        // Where everybody answers, nobody else has more.
+        let answers = [n2: standing(110, newest: 8), n3: standing(90, newest: 8)]
+        #expect(try replaced.conclude(try replaced.plan(answers), asked: answers, promised: answers).isComplete)
+    }
+
     @Test func anotherHasPromisedElsewhere() throws {
         let answers = [n1: Answer.silent("refused"), n3: standing(90)]
         for force in [false, true] {
@@ -227,7 +243,7 @@ import Wire
         let answers = [n2: standing(90, newest: 24), n3: Answer.silent("refused")]
         let renewal = try renewal()
         let plan = try renewal.plan(answers)
-        #expect(plan == .init(term: try term(above: 24, of: n1), promisers: [n2]))
+        #expect(plan == .init(term: try term(above: 24, of: n1), promisers: [n2], newestKnown: 24))
         let conclusion = try renewal.conclude(plan, asked: answers, promised: [n2: standing(90, newest: plan.term)])
         #expect(conclusion.isComplete && conclusion.unreachable == [n3])
         // Who promised it and died is no majority.

@@ -42,12 +42,14 @@ struct PromotionDecision {
         var term: UInt64
         /// Whom to ask for the promise.
         var promisers: [NodeAddress]
+        /// The highest term that anybody knew of before this.
+        var newestKnown: UInt64
     }
 
     struct Conclusion: Equatable {
         var position: LogPosition
-        /// Everything that the leader so far acknowledged with a version up to this is kept. Zero where the candidate has
-        /// no batch of the term it led in: what that acknowledged may then have any version.
+        /// Everything that leaders of the terms known so far acknowledged with a version up to this is kept. Zero where
+        /// the candidate may have no batch of the newest of them: what that leader acknowledged may then have any version.
         var keptVersion: Version
         /// Nothing was written that is not kept.
         var isComplete: Bool
@@ -78,10 +80,10 @@ struct PromotionDecision {
         try checkNobodyHasMore(answers)
         try checkHasTerm(answers)
         let standings = answers.values.compactMap(\.standing)
-        let newest = standings.reduce(max(epoch, own.newestTerm, shard.term)) { max($0, $1.newestTerm) }
+        let newestKnown = standings.reduce(max(own.newestTerm, shard.term)) { max($0, $1.newestTerm) }
         return Plan(
-            term: shard.nextTerm(of: candidate, above: newest),
-            promisers: others.filter { answers[$0]?.standing != nil })
+            term: shard.nextTerm(of: candidate, above: max(epoch, newestKnown)),
+            promisers: others.filter { answers[$0]?.standing != nil }, newestKnown: newestKnown)
     }
 
     // MARK: Second round
@@ -105,11 +107,14 @@ struct PromotionDecision {
         try checkReached(known)
         try checkNobodyHasMore(known)
         try checkHasTerm(known)
-        let isComplete = isLeaderKept(known)
+        let unreachable = others.filter { known[$0]?.standing == nil }
+        // Whoever does not answer may have led, by a topology that this node has not heard of.
+        let isComplete = own.isLeading || (unreachable.isEmpty && isLeaderKept(known))
+        let hasNewest = hasTerm(known) && (isAskedBesides(shard.leader, known) || own.position.term >= plan.newestKnown)
         return Conclusion(
-            position: own.position, keptVersion: isComplete || hasTerm(known) ? own.position.version : .zero,
+            position: own.position, keptVersion: isComplete || hasNewest ? own.position.version : .zero,
             isComplete: isComplete, leaderLastSeen: lastSeen(known, known[shard.leader]?.standing),
-            unreachable: others.filter { $0 != shard.leader && known[$0]?.standing == nil })
+            unreachable: unreachable.filter { $0 != shard.leader })
     }
 
     // MARK: Judging
@@ -123,6 +128,11 @@ struct PromotionDecision {
     /// Whether the candidate is known to have everything that the leader so far has.
     private func isLeaderKept(_ answers: [NodeAddress: Answer]) -> Bool {
         shard.leader == candidate || answers[shard.leader]?.standing.map { !isAhead($0) } ?? false
+    }
+
+    /// Whether every replica but `leader` has answered, so that nobody else has more.
+    private func isAskedBesides(_ leader: NodeAddress, _ answers: [NodeAddress: Answer]) -> Bool {
+        others.allSatisfy { $0 == leader || answers[$0]?.standing != nil }
     }
 
     /// Whether the candidate has a batch of the term that the leader so far wrote its last in. That makes its history a
