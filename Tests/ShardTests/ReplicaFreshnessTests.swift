@@ -43,6 +43,23 @@ private func position(_ lsn: UInt64, term: UInt64 = 1, milliseconds: UInt64) -> 
         #expect(freshness.hasCaughtUp)
     }
 
+    /// A leader that was replaced has writes of its own which nobody else will ever have: they say nothing of its age.
+    @Test func knowsNothingBeforeItHasABatchOfTheNewestTerm() {
+        freshness.applied(position(9, milliseconds: 999_990))
+        #expect(freshness.lagMilliseconds == 10)
+        freshness.knows(of: 2, position: position(9, milliseconds: 999_990))
+        #expect(freshness.lagMilliseconds == nil)
+        freshness.applied(position(9, milliseconds: 999_990))
+        #expect(freshness.lagMilliseconds == nil)
+        freshness.applied(position(8, term: 2, milliseconds: 999_980))
+        #expect(freshness.lagMilliseconds == 20)
+        // Also where the newer term comes with a heartbeat.
+        freshness.heartbeat(
+            leaderLsn: 9, leaderClockMilliseconds: 999_999, term: 3,
+            position: position(8, term: 2, milliseconds: 999_980))
+        #expect(freshness.lagMilliseconds == nil)
+    }
+
     @Test func agesWithTheMonotonicClockAndIsRenewedByHeartbeats() {
         let here = position(9, milliseconds: 900_000)
         freshness.heartbeat(leaderLsn: 9, leaderClockMilliseconds: 1_000_000, term: 1, position: here)
@@ -75,7 +92,7 @@ private func position(_ lsn: UInt64, term: UInt64 = 1, milliseconds: UInt64) -> 
             leaderLsn: 9, leaderClockMilliseconds: 1_000_000, term: 2,
             position: position(12, term: 1, milliseconds: 400_000))
         #expect(!freshness.hasCaughtUp)
-        #expect(freshness.lagMilliseconds == 600_000)
+        #expect(freshness.lagMilliseconds == nil)
     }
 
     @Test func forgetsTheOldLeaderForTheNewOne() {

@@ -168,7 +168,7 @@ final class KeyHandler {
                 at: ReadDecision.Situation(
                     leads: leads, isLeader: replica.role.isLeader, isJoining: replica.isJoining,
                     lagMilliseconds: lag, mayWait: asked.mayWait),
-                newest: replica.position.version)
+                newest: replica.newestVersion)
             switch decision {
             case .answer:
                 let answer = ReadAnswer(

@@ -6,6 +6,9 @@ import Core
 /// of C. One that is behind is as of its newest version, which is a reading of the leader's clock as well. Readings
 /// are turned into the follower's monotonic clock as they arrive, so no later step of either clock changes what is
 /// known; clocks that differ between machines shift the result by the difference.
+///
+/// A replica that knows a newer term than its newest batch is of may have another history than the leader of that term
+/// goes on with: how old it is, is not known before it has a batch of that term.
 struct ReplicaFreshness: Sendable {
     struct Heartbeat: Sendable, Equatable {
         /// The last lsn the leader had committed.
@@ -30,10 +33,19 @@ struct ReplicaFreshness: Sendable {
     private(set) var heard: (term: UInt64, lsn: UInt64, monotonic: UInt64)?
     /// The newest heartbeat that is not reached yet.
     private var pending: Heartbeat?
+    /// The highest term this replica knows of.
+    private var newestTerm: UInt64 = 0
+
+    /// The replica, which stands at `position`, knows of `term`.
+    mutating func knows(of term: UInt64, position: LogPosition) {
+        newestTerm = max(newestTerm, term)
+        if position.term < newestTerm { asOf = nil }
+    }
 
     /// A leader of a term that is not stale has spoken.
     mutating func heartbeat(_ heartbeat: Heartbeat, position: LogPosition, now: Now) {
         if let known = heard, known.term > heartbeat.term { return }
+        knows(of: heartbeat.term, position: position)
         let lsn = heard.map { $0.term == heartbeat.term ? max($0.lsn, heartbeat.lsn) : heartbeat.lsn }
         heard = (term: heartbeat.term, lsn: lsn ?? heartbeat.lsn, monotonic: now.monotonic)
         pending = heartbeat
@@ -42,6 +54,7 @@ struct ReplicaFreshness: Sendable {
 
     /// The replica stands at `position`.
     mutating func applied(_ position: LogPosition, now: Now) {
+        guard position.term >= newestTerm else { return }
         if position.version > .zero { learn(position.version.milliseconds, now) }
         // A leader begins its term with a batch of its own: who has what it has, has a batch of that term.
         guard let pending, position.term == pending.term, position.lsn >= pending.lsn else { return }

@@ -32,6 +32,11 @@ public final class ShardFreshness: Sendable {
     /// This replica stands at `position`.
     public func applied(_ position: LogPosition) { update { $0.applied(position, now: $1) } }
 
+    /// This replica, which stands at `position`, knows of `term`.
+    func knows(of term: UInt64, position: LogPosition) {
+        update { freshness, _ in freshness.knows(of: term, position: position) }
+    }
+
     // MARK: Joining
 
     /// This replica is new: it serves no reads until it has once had everything its leader had.

@@ -112,6 +112,7 @@ public final class ShardReplica: Sendable {
                 writer.wake()
             }
         }
+        freshness.knows(of: published.newestTerm, position: commits.committed)
         freshness.applied(commits.committed)
         writer.start()
     }
@@ -138,6 +139,13 @@ public final class ShardReplica: Sendable {
 
     /// The newest committed batch.
     public var position: LogPosition { commits.committed }
+
+    /// The newest version of the history that the leader of the newest term known goes on with. Zero before there is a
+    /// batch of that term here: what is here may be more than that history holds, or other.
+    public var newestVersion: Version {
+        let position = position
+        return position.term == newestTerm ? position.version : .zero
+    }
 
     /// Whether this replica follows and has never had everything its leader had, so that it serves no reads yet. Across
     /// restarts. Lock-free.

@@ -21,6 +21,7 @@ extension ShardReplica {
     /// `.timedOut` where the hold is over; `.unavailable` once closed; the failure that stopped the writer.
     public func become(_ role: ShardRole, during hold: WriteHold? = nil) async throws(KVError) {
         try await writer.become(role, during: hold)
+        freshness.knows(of: newestTerm, position: position)
     }
 
     /// Holds everything that is not begun yet back: writes and pushed batches stay in the bounded inbox, and more are
@@ -43,6 +44,7 @@ extension ShardReplica {
     /// candidate; `.storageFailed` or `.storageFull` where the promise cannot be kept; `.unavailable` once closed.
     public func fence(term: UInt64, candidate: NodeAddress) async throws(KVError) {
         try await writer.fence(term: term, candidate: candidate)
+        freshness.knows(of: newestTerm, position: position)
     }
 
     /// ``newestTerm`` and to whom it is promised; nil where to nobody, or to a leader whose address this replica never
