@@ -160,6 +160,12 @@ let package = Package(
                 logging,
             ]),
         tests(
+            "SimulationTests",
+            [
+                "TestSupport", "ReplicatorService", "StorageNodeService", "ServiceSupport", "Shard", "LSM", "Sharding",
+                "Wire", "Core", nioCore, logging,
+            ]),
+        tests(
             "RouterTests",
             [
                 "TestSupport", "RouterService", "Configuration", "Sharding", "Wire", "HTTPServer", "ServiceSupport",
