@@ -283,15 +283,35 @@ private final class Tracked {
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let acks = ShardAcks(waitersMax: 4, clock: .system)
         acks.lead(term: 1, followers: [address(1), address(2)])
-        let reached = acks.wait(until: address(1), has: 3, on: eventLoop, deadline: .distantFuture)
-        let missed = acks.wait(until: address(2), has: 3, on: eventLoop, deadline: .now() + .milliseconds(5))
+        let reached = acks.wait(until: .follower(address(1)), has: 3, on: eventLoop, deadline: .distantFuture)
+        let missed = acks.wait(until: .follower(address(2)), has: 3, on: eventLoop, deadline: .now() + .milliseconds(5))
         acks.acked(address(1), position(3))
         #expect(try await reached.get())
         #expect(try await !missed.get())
-        let lost = acks.wait(until: address(2), has: 3, on: eventLoop, deadline: .distantFuture)
+        let lost = acks.wait(until: .follower(address(2)), has: 3, on: eventLoop, deadline: .distantFuture)
         acks.stopLeading()
         #expect(try await !lost.get())
         #expect(acks.held == 0)
-        #expect(try await !acks.wait(until: address(2), has: 3, on: eventLoop, deadline: .distantFuture).get())
+        #expect(
+            try await !acks.wait(until: .follower(address(2)), has: 3, on: eventLoop, deadline: .distantFuture).get())
+    }
+
+    /// What a follower has that is about to be taken out of the shard is not left to the leader alone.
+    @Test func whoLeavesCountsNoMore() async throws {
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        let acks = ShardAcks(waitersMax: 4, clock: .system)
+        acks.lead(term: 1, followers: [address(1), address(2)])
+        acks.acked(address(1), position(3))
+        acks.mark(address(1), isLeaving: true)
+        let kept = acks.wait(until: .level(.replicas(2)), has: 3, on: eventLoop, deadline: .distantFuture)
+        acks.acked(address(1), position(4))
+        #expect(acks.held == 1)
+        acks.acked(address(2), position(3))
+        #expect(try await kept.get())
+        // It stays after all.
+        let stays = acks.wait(until: .level(.replicas(2)), has: 4, on: eventLoop, deadline: .distantFuture)
+        #expect(acks.held == 1)
+        acks.mark(address(1), isLeaving: false)
+        #expect(try await stays.get())
     }
 }

@@ -64,7 +64,7 @@ extension SimulatedNode.Process {
     private func renew(_ shard: ShardTopology, _ contacts: [NodeAddress: TermDoubt.Contact]) {
         guard let replica, self.shard == shard, let doubt,
             doubt.mayRenew(
-                replicas: shard.replicas, isFenced: !replica.role.isLeader, contacts: contacts,
+                replicas: shard.replicas, isFenced: !replica.isLeading, contacts: contacts,
                 at: node.clock.monotonic)
         else { return }
         change { done in

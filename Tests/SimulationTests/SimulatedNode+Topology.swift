@@ -184,7 +184,22 @@ extension SimulatedNode.Process {
 
     func add(_ member: NodeAddress) { changeMembers { try $0.adding(member, to: SimulatedReplica.shard) } }
 
-    func remove(_ member: NodeAddress) { changeMembers { try $0.removing(member, from: SimulatedReplica.shard) } }
+    /// Once another follower has everything that this leader has.
+    func remove(_ member: NodeAddress) {
+        guard let replica, let shard, shard.leader == node.address, shard.followers.contains(member) else { return }
+        let finish: (Bool) -> Void = { isKept in
+            if isKept { self.changeMembers { try $0.removing(member, from: SimulatedReplica.shard) } }
+            self.after(0) { replica.end(replica.acks.mark(member, isLeaving: false)) }
+        }
+        replica.end(replica.acks.mark(member, isLeaving: true))
+        guard shard.followers.count > 1, world.sabotage != .removeTheLastCopy else { return finish(true) }
+        guard replica.acks.reserve(1) else { return finish(false) }
+        let lsn = replica.commits.committed.lsn
+        switch replica.acks.add(.level(.replicas(2)), lsn: lsn, writes: 1, { finish($0 == .reached) }) {
+        case .ended(let outcome): finish(outcome == .reached)
+        case .waiting(let token): after(3_000_000) { if replica.acks.cancel(token) != nil { finish(false) } }
+        }
+    }
 
     private func changeMembers(_ next: @escaping (Topology) throws -> Topology?) {
         guard shard?.leader == node.address, replica?.role.isLeader == true else { return }
@@ -211,7 +226,7 @@ extension SimulatedNode.Process {
         }
         return PromotionDecision.Standing(
             position: replica.commits.committed, newestTerm: replica.core.newestTerm,
-            isLeading: replica.role.isLeader, leaderLastSeen: replica.role.isLeader ? nil : heard)
+            isLeading: replica.isLeading, leaderLastSeen: replica.role.isLeader ? nil : heard)
     }
 
     func fence(_ term: UInt64, _ candidate: NodeAddress, _ reply: (PromotionDecision.Answer) -> Void) {
@@ -271,7 +286,7 @@ extension SimulatedNode.Process {
         let final = PromotionDecision(
             epoch: first.epoch, shard: first.shard, candidate: first.candidate, force: first.force,
             own: PromotionDecision.Standing(
-                position: replica.commits.committed, newestTerm: plan.term, isLeading: replica.role.isLeader,
+                position: replica.commits.committed, newestTerm: plan.term, isLeading: replica.isLeading,
                 leaderLastSeen: first.own.leaderLastSeen), isRenewal: first.isRenewal)
         guard let conclusion = try? final.conclude(plan, asked: answers, promised: promises),
             let next = try? topology.promoting(node.address, in: SimulatedReplica.shard, above: plan.term - 1)

@@ -74,7 +74,8 @@ final class SimulatedReplica {
     }
 
     var role: ShardRole { core.published.role }
-    /// As `ShardReplica` has it.
+    /// As `ShardReplica` has them.
+    var isLeading: Bool { role == .leader(term: core.newestTerm) }
     var newestVersion: Version {
         let position = commits.committed
         return position.term == core.newestTerm ? position.version : .zero

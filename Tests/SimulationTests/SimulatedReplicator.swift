@@ -226,7 +226,7 @@ extension SimulatedReplicator.Run {
             ask(follower, limits.pushTimeout, failed: .lost, { event(.sent(range, Self.sending($0))) }) {
                 $0.appendSnapshot(id: range.id, file: range.file, offset: range.offset, bytes: range.length, $1)
             }
-        case .install(let manifest):
+        case .install(let manifest, _):
             ask(follower, limits.snapshotWorkTimeout, failed: .lost, { event(.installed(Self.installing($0))) }) {
                 $0.installSnapshot(id: manifest.id, $1)
             }

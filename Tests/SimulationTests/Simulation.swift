@@ -26,6 +26,8 @@ final class Simulation {
         case giveOldSnapshots
         /// A leader whose followers have promised a newer term goes on in the old one.
         case neverRenew
+        /// A follower is taken out of the shard while only it has what the leader has.
+        case removeTheLastCopy
     }
 
     struct Checkpoint {
@@ -186,6 +188,20 @@ final class Simulation {
         var acknowledged: Int
         var failovers: Int
         var rebuilds: Int
+
+        static let none = Outcome(
+            violation: nil, isConverged: true, batches: 0, events: 0, acknowledged: 0, failovers: 0, rebuilds: 0)
+
+        /// Adds up; bad where one is.
+        static func += (total: inout Outcome, outcome: Outcome) {
+            total.violation = total.violation ?? outcome.violation
+            total.isConverged = total.isConverged && outcome.isConverged
+            total.batches += outcome.batches
+            total.events += outcome.events
+            total.acknowledged += outcome.acknowledged
+            total.failovers += outcome.failovers
+            total.rebuilds += outcome.rebuilds
+        }
 
         var isGood: Bool { violation == nil && isConverged }
         var description: String {

@@ -68,11 +68,15 @@ struct RemoveReplica: AsyncParsableCommand {
         commandName: "remove",
         abstract: "Takes the replica of a shard away from a node.",
         discussion: """
-            The node does not have to run. A leader is not removed: move the leadership first, with kv failover.
+            The node does not have to run. A leader is not removed: move the leadership first, with kv failover. Where \
+            other followers are left, one of them has to have everything that the leader has: so nothing that several \
+            replicas have is left to the leader alone.
             """)
 
     @OptionGroup var cluster: ClusterOptions
     @OptionGroup var replica: ReplicaArguments
+    @Flag(help: "Also where no other follower has everything that the leader has.")
+    var force = false
 
     func run() async throws {
         try await cluster.withClient { client in
@@ -87,7 +91,8 @@ struct RemoveReplica: AsyncParsableCommand {
                 return try await Console.print("\(replica.node) holds no replica of \(before.name): nothing to remove")
             }
             let request = NodeRequest(
-                method: .DELETE, target: APIPath.replica(shard: before.name, node: replica.node))
+                method: .DELETE,
+                target: APIPath.replica(shard: before.name, node: replica.node) + (force ? "?force=true" : ""))
             let topology = try await replica.change(before, request, client, timeout: timeout)
             let left = topology.shard(named: before.name)?.replicas.count ?? 0
             try await Console.print(

@@ -53,7 +53,7 @@ extension Problem.Kind {
     public static let logTruncated = Self("log-truncated", 410, "The log no longer reaches back that far")
     public static let versionUnknown = Self("version-unknown", 409, "The leader has no such version")
     public static let topologyConflict = Self("topology-conflict", 409, "The topology has changed meanwhile")
-    public static let followerBehind = Self("follower-behind", 409, "The follower cannot lead now")
+    public static let followerBehind = Self("follower-behind", 409, "The follower is behind")
     public static let replicaUnreachable = Self(
         "replica-unreachable", 409, "A replica that may have more is not reached")
     public static let unknownSnapshot = Self("unknown-snapshot", 404, "There is no such snapshot")

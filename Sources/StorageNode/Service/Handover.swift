@@ -66,7 +66,7 @@ struct Handover {
             case .wait(let lsn):
                 let deadline = NIODeadline.now() + .milliseconds(HandoverProgress.catchUpMillisecondsMax)
                 let isReached = try await replica.acks.wait(
-                    until: target, has: lsn, on: eventLoop, deadline: deadline
+                    until: .follower(target), has: lsn, on: eventLoop, deadline: deadline
                 ).get()
                 return isReached ? .caughtUp : .notCaughtUp
             case .persist(let topology):

@@ -32,7 +32,7 @@ struct Promotion {
         let decision = PromotionDecision(
             epoch: topology.epoch, shard: shard, candidate: node.address, force: request.force,
             own: PromotionDecision.Standing(
-                position: position, newestTerm: replica.newestTerm, isLeading: replica.role.isLeader,
+                position: position, newestTerm: replica.newestTerm, isLeading: replica.isLeading,
                 leaderLastSeen: replica.freshness.leaderLastSeen), isRenewal: isRenewal)
         let answers = await ask(decision.others) { peer throws(PeerFailure) in
             try await node.peers.history(ofShard: name, at: peer)
@@ -50,7 +50,7 @@ struct Promotion {
         let final = PromotionDecision(
             epoch: decision.epoch, shard: shard, candidate: decision.candidate, force: decision.force,
             own: PromotionDecision.Standing(
-                position: replica.position, newestTerm: plan.term, isLeading: replica.role.isLeader,
+                position: replica.position, newestTerm: plan.term, isLeading: replica.isLeading,
                 leaderLastSeen: decision.own.leaderLastSeen), isRenewal: isRenewal)
         let conclusion = try final.conclude(plan, asked: answers, promised: promises)
         let next = try topology.promoting(node.address, in: name, above: plan.term - 1)

@@ -109,7 +109,7 @@ struct PromotionDecision {
         try checkHasTerm(known)
         let unreachable = others.filter { known[$0]?.standing == nil }
         // Whoever does not answer may have led, by a topology that this node has not heard of.
-        let isComplete = own.isLeading || (unreachable.isEmpty && isLeaderKept(known))
+        let isComplete = (isRenewal && own.isLeading) || (unreachable.isEmpty && isLeaderKept(known))
         let hasNewest = hasTerm(known) && (isAskedBesides(shard.leader, known) || own.position.term >= plan.newestKnown)
         return Conclusion(
             position: own.position, keptVersion: isComplete || hasNewest ? own.position.version : .zero,

@@ -61,6 +61,39 @@ final class ShardAdmin: Sendable {
         return node.keeper.topology
     }
 
+    /// How long a removal waits for another follower to have what the leader has.
+    private static let catchUpTimeout = TimeAmount.seconds(3)
+
+    /// Takes the replica on `address` away.
+    ///
+    /// Where other followers are left, one of them first has everything that this leader has: what several replicas
+    /// have acknowledged is never left to the leader alone.
+    /// - Parameter force: does not wait for that.
+    func remove(
+        _ address: NodeAddress, from replica: ShardReplica, force: Bool, on eventLoop: any EventLoop
+    ) async throws -> Topology {
+        let name = replica.configuration.name
+        let followers = node.keeper.topology.shard(named: name)?.followers ?? []
+        replica.acks.mark(address, isLeaving: true)
+        // Once the topology has changed it is none of the followers, and this does nothing.
+        defer { replica.acks.mark(address, isLeaving: false) }
+        if followers.contains(address), followers.count > 1, !force {
+            let position = replica.position
+            let isKept = try await replica.acks.wait(
+                until: .level(.replicas(2)), has: position.lsn, on: eventLoop,
+                deadline: .now() + ShardAdmin.catchUpTimeout
+            ).get()
+            guard isKept else {
+                throw Problem(
+                    .followerBehind,
+                    "No other follower has all of \(name) up to lsn \(position.lsn) yet, and what \(address) has could be "
+                        + "lost with this leader: wait until kv status shows one close, or use --force.")
+            }
+        }
+        return try await changeTopology(
+            to: { try $0.removing(address, from: name) }, because: "\(address) leaves \(name)")
+    }
+
     // MARK: Histories and promises
 
     func history(of replica: ShardReplica, on eventLoop: any EventLoop) async throws -> HistoryDocument {

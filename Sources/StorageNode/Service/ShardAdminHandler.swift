@@ -145,10 +145,13 @@ final class ShardAdminHandler {
         guard let node = NodeAddress(name) else {
             throw Problem(.badRequest, "\"\(name.prefix(64))\" is not an address: write host:port.")
         }
-        let shard = view.topology.shards[position].name
-        answer(exchange) { admin, _ in
-            let topology = try await admin.changeTopology(
-                to: { try $0.removing(node, from: shard) }, because: "\(node) leaves \(shard)")
+        let replica = try replica(at: position)
+        let force = try QueryParameters(request.query).text("force").map { text throws(Problem) in
+            guard let force = Bool(text) else { throw Problem(.badRequest, "force is true or false.") }
+            return force
+        }
+        answer(exchange) { admin, eventLoop in
+            let topology = try await admin.remove(node, from: replica, force: force ?? false, on: eventLoop)
             return HTTPResponse(json: try topology.json())
         }
     }

@@ -122,7 +122,7 @@ struct TermRenewal: Sendable {
         let topology = node.keeper.topology
         guard topology.shard(named: shard.name) == shard,
             doubt.mayRenew(
-                replicas: shard.replicas, isFenced: !replica.role.isLeader, contacts: contacts, at: now)
+                replicas: shard.replicas, isFenced: !replica.isLeading, contacts: contacts, at: now)
         else { return }
         do {
             let request = PromoteRequest(epoch: topology.epoch, force: false)

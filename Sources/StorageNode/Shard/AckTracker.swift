@@ -48,11 +48,13 @@ struct AckTracker<Payload> {
         var acked: UInt64?
         /// What the newest report says, and when it came.
         var reported: (lsn: UInt64, milliseconds: UInt64)?
+        /// It is about to be taken out of the shard: what it has counts no more.
+        var isLeaving = false
 
         static func == (left: Follower, right: Follower) -> Bool {
             left.address == right.address && left.acked == right.acked
                 && left.reported?.lsn == right.reported?.lsn
-                && left.reported?.milliseconds == right.reported?.milliseconds
+                && left.reported?.milliseconds == right.reported?.milliseconds && left.isLeaving == right.isLeaving
         }
     }
 
@@ -135,7 +137,7 @@ struct AckTracker<Payload> {
 
     /// On how many replicas the batch at `lsn` is.
     func progress(lsn: UInt64) -> AckProgress {
-        let having = followers.count { $0.acked.map { $0 >= lsn } ?? false }
+        let having = followers.count { !$0.isLeaving && $0.acked.map { $0 >= lsn } ?? false }
         return AckProgress(replicas: 1 + having, of: 1 + followers.count)
     }
 
@@ -146,8 +148,17 @@ struct AckTracker<Payload> {
         let known = term == self.term ? followers : []
         self.term = term
         followers = addresses.map { address in
-            known.first { $0.address == address } ?? Follower(address: address)
+            var follower = known.first { $0.address == address } ?? Follower(address: address)
+            follower.isLeaving = false
+            return follower
         }
+        return settle()
+    }
+
+    /// A follower is about to be taken out of the shard, or stays after all.
+    mutating func mark(_ address: NodeAddress, isLeaving: Bool) -> [Ended] {
+        guard let index = followers.firstIndex(where: { $0.address == address }) else { return [] }
+        followers[index].isLeaving = isLeaving
         return settle()
     }
 
@@ -201,7 +212,7 @@ struct AckTracker<Payload> {
             // Fewer replicas than asked for: more may come before the time is over.
             guard let required = level.required(of: followers.count + 1) else { return .nothingYet }
             guard required > 1 else { return .everything }
-            let acked = followers.compactMap(\.acked).sorted(by: >)
+            let acked = followers.lazy.filter { !$0.isLeaving }.compactMap(\.acked).sorted(by: >)
             return required - 1 <= acked.count ? .lsn(acked[required - 2]) : .nothingYet
         }
     }

@@ -65,12 +65,12 @@ public final class ShardAcks: Sendable {
         return tracker.withLock { $0.cancel(token) }
     }
 
-    /// Waits until `follower` has reported the batch at `lsn`, in this leader's term.
+    /// Waits until `target` has the batch at `lsn`, in this leader's term.
     ///
-    /// The result is false where that is not so by `deadline`, where this node stops leading, and where `follower` is
-    /// none of its followers; it comes on `eventLoop`. Fails with `KVError(.overloaded)` where too many wait.
+    /// The result is false where that is not so by `deadline`, where this node stops leading, and where it can never be;
+    /// it comes on `eventLoop`. Fails with `KVError(.overloaded)` where too many wait.
     public func wait(
-        until follower: NodeAddress, has lsn: UInt64, on eventLoop: any EventLoop, deadline: NIODeadline
+        until target: AckTarget, has lsn: UInt64, on eventLoop: any EventLoop, deadline: NIODeadline
     ) -> EventLoopFuture<Bool> {
         do throws(KVError) {
             try reserve()
@@ -78,7 +78,7 @@ public final class ShardAcks: Sendable {
             return eventLoop.makeFailedFuture(error)
         }
         let promise = eventLoop.makePromise(of: Bool.self)
-        switch wait(for: .follower(follower), lsn: lsn, { promise.succeed($0 == .reached) }) {
+        switch wait(for: target, lsn: lsn, { promise.succeed($0 == .reached) }) {
         case .ended(let outcome): promise.succeed(outcome == .reached)
         case .waiting(let token):
             let timer = eventLoop.scheduleTask(deadline: deadline) {
@@ -94,6 +94,11 @@ public final class ShardAcks: Sendable {
     /// This node leads the shard in `term` with these followers. To be called again when they change.
     public func lead(term: UInt64, followers: [NodeAddress]) {
         call(tracker.withLock { $0.lead(term: term, followers: followers) })
+    }
+
+    /// A follower is about to be taken out of the shard: what it has counts no more. Or it stays after all.
+    public func mark(_ follower: NodeAddress, isLeaving: Bool) {
+        call(tracker.withLock { $0.mark(follower, isLeaving: isLeaving) })
     }
 
     /// This node no longer leads the shard: every wait ends.

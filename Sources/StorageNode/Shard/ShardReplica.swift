@@ -140,6 +140,10 @@ public final class ShardReplica: Sendable {
     /// The newest committed batch.
     public var position: LogPosition { commits.committed }
 
+    /// Whether this replica leads and has promised no newer term. Unlike ``role`` it changes at once, also while writes are
+    /// held. Lock-free.
+    public var isLeading: Bool { role == .leader(term: newestTerm) }
+
     /// The newest version of the history that the leader of the newest term known goes on with. Zero before there is a
     /// batch of that term here: what is here may be more than that history holds, or other.
     public var newestVersion: Version {
