@@ -61,10 +61,12 @@ extension SimulatedNode.Process {
 
     /// Adopts a topology where it is newer.
     /// - Returns: nil where it is refused; the process may be dead afterwards.
-    func adopt(_ incoming: Topology) -> Bool? {
+    func adopt(_ shown: Topology) -> Bool? {
         let roles = replica.map { [SimulatedReplica.shard: $0.core.role] } ?? [:]
         let adoption = TopologyAdoption(address: node.address, current: topology, roles: roles)
-        guard let decision = try? adoption.decide(on: incoming) else { return nil }
+        guard let incoming = try? adoption.incoming(shown), let decision = try? adoption.decide(on: incoming) else {
+            return nil
+        }
         switch decision {
         case .refuse: return nil
         case .ignore: return false
@@ -192,7 +194,7 @@ extension SimulatedNode.Process {
             self.after(0) { replica.end(replica.acks.mark(member, isLeaving: false)) }
         }
         replica.end(replica.acks.mark(member, isLeaving: true))
-        guard shard.followers.count > 1, world.sabotage != .removeTheLastCopy else { return finish(true) }
+        guard shard.followers.count > 1 else { return finish(true) }
         guard replica.acks.reserve(1) else { return finish(false) }
         let lsn = replica.commits.committed.lsn
         switch replica.acks.add(.level(.replicas(2)), lsn: lsn, writes: 1, { finish($0 == .reached) }) {

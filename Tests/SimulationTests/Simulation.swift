@@ -26,8 +26,6 @@ final class Simulation {
         case giveOldSnapshots
         /// A leader whose followers have promised a newer term goes on in the old one.
         case neverRenew
-        /// A follower is taken out of the shard while only it has what the leader has.
-        case removeTheLastCopy
     }
 
     struct Checkpoint {
