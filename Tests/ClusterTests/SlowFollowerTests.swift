@@ -10,7 +10,7 @@ import Wire
 extension ClusterTests {
     /// Followers that cannot keep up cost nobody else anything.
     @Suite struct SlowFollowers {
-        /// Resident memory of a replicator at its peak, whatever the backlog; see docs/replication.md.
+        /// Resident memory of a replicator at its peak, whatever the backlog; see docs/replication-protocol.md.
         private static let replicatorBytesMax = 100 << 20
 
         /// Two replicators, one follower behind a slow network and then standing still: the other follower has
