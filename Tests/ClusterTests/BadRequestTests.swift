@@ -82,7 +82,10 @@ extension ClusterTests {
         ]
 
         static let nodeOnly: [Case] = [
-            Case("POST", "/kv/a", body: "x", 405, "method-not-allowed"),
+            Case("PATCH", "/kv/a", body: "x", 405, "method-not-allowed"),
+            Case("POST", "/kv/a", body: "x", 400, "bad-request"),
+            Case("POST", "/kv/a?incr=1.5", 400, "bad-request"),
+            Case("PUT", "/kv/a?incr=1", body: "x", 400, "bad-request"),
             Case("/kv/a?nonsense=1", 400, "bad-request"),
             Case("PUT", "/kv/a?ttl=30s", body: "x", 400, "bad-request"),
             Case("PUT", "/kv/a?ack=most", body: "x", 400, "bad-request"),
@@ -94,9 +97,10 @@ extension ClusterTests {
             Case("/kv/a?max_staleness=soon", 400, "bad-request"),
             Case("/kv/a?hops=1&hops=1", 400, "bad-request"),
             Case("/kv/a?%zz=1", 400, "bad-request"),
-            Case("PUT", "/kv/a", fields: "if-match: \"0\"\r\n", body: "x", 501, "unsupported"),
-            Case("PUT", "/kv/a", fields: "If-None-Match: *\r\n", body: "x", 501, "unsupported"),
-            Case("DELETE", "/kv/a", fields: "IF-MATCH: *\r\n", 501, "unsupported"),
+            Case("PUT", "/kv/a", fields: "if-match: \"0\"\r\n", body: "x", 412, "precondition-failed"),
+            Case("PUT", "/kv/a", fields: "If-None-Match: 0\r\n", body: "x", 400, "bad-request"),
+            Case("PUT", "/kv/a", fields: "If-Unmodified-Since: x\r\n", body: "x", 501, "unsupported"),
+            Case("DELETE", "/kv/a", fields: "IF-MATCH: *\r\n", 412, "precondition-failed"),
             Case("/replication/", 404, "unknown-path"),
             Case("/replication/shard-0", 404, "unknown-path"),
             Case("/replication/shard-0/", 404, "unknown-path"),
@@ -132,7 +136,7 @@ extension ClusterTests {
             Case("/kv/a?proxy=1", 400, "bad-request"),
             Case("/kv/a?proxy=true&nonsense=1", 400, "bad-request"),
             Case("PUT", "/kv/a?proxy=true&ttl=1s", body: "x", 400, "bad-request"),
-            Case("PUT", "/kv/a?proxy=true", fields: "if-match: \"0\"\r\n", body: "x", 501, "unsupported"),
+            Case("PUT", "/kv/a?proxy=true", fields: "if-match: \"0\"\r\n", body: "x", 412, "precondition-failed"),
             Case("/replication/shard-0/position", 404, "unknown-path"),
         ]
 

@@ -17,7 +17,7 @@ import Wire
         try await withRouter(try topology([nodes])) { try await body($0) }
     }
 
-    @Test(arguments: [HTTPMethod.PUT, .DELETE]) func writesGoToTheLeader(method: HTTPMethod) async throws {
+    @Test(arguments: [HTTPMethod.PUT, .DELETE, .POST]) func writesGoToTheLeader(method: HTTPMethod) async throws {
         try await withThreeReplicas { client async throws in
             for _ in 0..<5 {
                 let response = try await client.send(method, "/kv/a", body: method == .DELETE ? nil : "value")
@@ -171,10 +171,10 @@ import Wire
 
     @Test func wrongMethodsAreToldTheRightOnes() async throws {
         try await withThreeReplicas { client async throws in
-            for method in [HTTPMethod.PATCH, .OPTIONS, .POST] {
+            for method in [HTTPMethod.PATCH, .OPTIONS, .TRACE] {
                 let response = try await client.send(method, "/kv/a")
                 #expect(response.status == 405)
-                #expect(response.headers.first(name: "allow") == "GET, HEAD, PUT, DELETE")
+                #expect(response.headers.first(name: "allow") == "GET, HEAD, PUT, DELETE, POST")
                 #expect(try problem(response).type == "method-not-allowed")
             }
         }

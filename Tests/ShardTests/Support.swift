@@ -31,6 +31,8 @@ final class TwinSink: WriteSink {
         var syncs = 0
         var failWrites: KVError?
         var failSyncs: KVError?
+        var reads = 0
+        var failReads: KVError?
     }
 
     let state = Mutex(State())
@@ -68,6 +70,44 @@ final class TwinSink: WriteSink {
 
     func trimArchivedLogs(keepingBytes bytes: Int) throws(KVError) -> Int {
         try behind?.trimArchivedLogs(keepingBytes: bytes) ?? 0
+    }
+}
+
+/// Finds what was written last.
+extension TwinSink: ValueSource {
+    func read(key: ByteBuffer, tier: ReadTier, _ body: (Lookup) -> Void) throws(KVError) {
+        let (batches, failure) = state.withLock { state in
+            state.reads += 1
+            return (state.batches, state.failReads)
+        }
+        if let failure { throw failure }
+        for batch in batches.reversed() {
+            let outcome = batch.withUnsafeBytes { bytes -> Result<Bool, KVError> in
+                do throws(KVError) {
+                    guard let lookup = try TwinSink.last(key, in: bytes) else { return .success(false) }
+                    body(lookup)
+                    return .success(true)
+                } catch {
+                    return .failure(error)
+                }
+            }
+            if try outcome.get() { return }
+        }
+        body(.missing)
+    }
+
+    /// What a batch leaves of a key; nil where it does not touch it.
+    private static func last(_ key: ByteBuffer, in batch: UnsafeRawBufferPointer) throws(KVError) -> Lookup? {
+        var found: Lookup?
+        var reader = try WriteBatchReader(batch)
+        while let record = try reader.next() {
+            guard record.key.first == KeySpace.user, record.key.dropFirst().elementsEqual(key.readableBytesView) else {
+                continue
+            }
+            let stored = record.value.flatMap { StoredValue(decoding: $0) }
+            found = stored.map { .value(version: $0.version, bytes: $0.bytes) } ?? .missing
+        }
+        return found
     }
 }
 

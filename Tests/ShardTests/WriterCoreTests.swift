@@ -35,8 +35,8 @@ import Wire
                 operationsMax: configuration.inboxOperationsMax)
             core = WriterCore(
                 configuration: configuration, role: role, position: position, latestSequence: 0,
-                promise: promises.state.withLock { $0.promise }, sink: sink, promises: promises, log: log,
-                inbox: inbox, clock: clock.clock, logger: quietLogger)
+                promise: promises.state.withLock { $0.promise }, sink: sink, values: sink, promises: promises,
+                log: log, inbox: inbox, clock: clock.clock, logger: quietLogger)
         }
 
         func submit(_ id: Int, _ operations: [WriteOperation]) throws {
@@ -201,8 +201,8 @@ import Wire
         let failing = FailAfter(1)
         rig.core = WriterCore(
             configuration: rig.core.configuration, role: .leader(term: 1), position: .start, latestSequence: 0,
-            promise: nil, sink: failing, promises: rig.promises, log: rig.log, inbox: rig.inbox, clock: rig.clock.clock,
-            logger: quietLogger)
+            promise: nil, sink: failing, values: rig.sink, promises: rig.promises, log: rig.log, inbox: rig.inbox,
+            clock: rig.clock.clock, logger: quietLogger)
         try rig.submit(1, (0..<5).map { put("k\($0)", "1") })
         _ = rig.core.drain()
         let receipt = try #require(rig.receipt(1))

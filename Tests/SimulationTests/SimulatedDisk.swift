@@ -137,6 +137,33 @@ final class SimulatedDisk: WriteSink, PromiseStore {
     }
 }
 
+/// What is in the database is what the log wrote last.
+extension SimulatedDisk: ValueSource {
+    func read(key: ByteBuffer, tier: ReadTier, _ body: (Lookup) -> Void) throws(KVError) {
+        for entry in read({ $0.entries }).reversed() {
+            let isFound: Result<Bool, KVError> = entry.frame.withUnsafeReadableBytes { bytes in
+                do throws(KVError) {
+                    var found: Lookup?
+                    var reader = try WriteBatchReader(UnsafeRawBufferPointer(rebasing: bytes[LogFrame.headerBytes...]))
+                    while let record = try reader.next() {
+                        guard record.key.first == KeySpace.user,
+                            record.key.dropFirst().elementsEqual(key.readableBytesView)
+                        else { continue }
+                        let stored = record.value.flatMap { StoredValue(decoding: $0) }
+                        found = stored.map { .value(version: $0.version, bytes: $0.bytes) } ?? .missing
+                    }
+                    if let found { body(found) }
+                    return .success(found != nil)
+                } catch {
+                    return .failure(error)
+                }
+            }
+            if try isFound.get() { return }
+        }
+        body(.missing)
+    }
+}
+
 /// The clocks of one machine: both run with the world's, and the wall clock is off by what somebody set it to.
 final class SimulatedClock: Sendable {
     private struct State {

@@ -64,8 +64,9 @@ final class SimulatedReplica {
         inbox = WriterInbox(shard: configuration.name, bytesMax: 1 << 20, operationsMax: 256)
         core = WriterCore(
             configuration: configuration, role: role, position: disk.last,
-            latestSequence: disk.read { $0.records }, promise: disk.read { $0.promise }, sink: disk, promises: disk,
-            log: commits, inbox: inbox, clock: process.node.clock.shardClock, logger: Simulation.quietLogger)
+            latestSequence: disk.read { $0.records }, promise: disk.read { $0.promise }, sink: disk, values: disk,
+            promises: disk, log: commits, inbox: inbox, clock: process.node.clock.shardClock,
+            logger: Simulation.quietLogger)
         if let staging = disk.read({ $0.staging }) {
             reception.restore(staging.manifest, received: staging.received, now: process.node.clock.monotonic)
         }

@@ -36,7 +36,8 @@ import Wire
     @Test func namesAreUniqueAndStatusesAreErrors() {
         let kinds: [Problem.Kind] = [
             .badRequest, .notFound, .unknownPath, .unknownShard, .methodNotAllowed, .requestTimeout, .notLeader,
-            .staleTerm, .logMismatch, .diverged, .logTruncated, .valueTooLarge, .targetTooLong, .expectationFailed,
+            .staleTerm, .logMismatch, .diverged, .logTruncated, .preconditionFailed, .notAnInteger, .counterOverflow,
+            .valueTooLarge, .targetTooLong, .expectationFailed,
             .headersTooLarge, .internalError, .unsupported, .badGateway, .overloaded, .unavailable, .storageFailed,
             .upstreamTimeout, .storageFull, .redirectLoop,
         ]

@@ -14,7 +14,7 @@ import Wire
 final class RouterHandler: HTTPHandler {
     /// Bodies of requests that need none, read only so that the answer can be about the request.
     private static let ignoredBodyBytesMax = 65_536
-    private static let keyMethods = "GET, HEAD, PUT, DELETE"
+    private static let keyMethods = "GET, HEAD, PUT, DELETE, POST"
 
     private(set) var table: RoutingTable
     private let proxiesByDefault: Bool
@@ -109,7 +109,7 @@ final class RouterHandler: HTTPHandler {
         let isRead: Bool
         switch method {
         case .GET, .HEAD: isRead = true
-        case .PUT, .DELETE: isRead = false
+        case .PUT, .DELETE, .POST: isRead = false
         default: return .wrongMethod
         }
         let slot = try place.withKey(in: target) { HashSlot(key: $0) }

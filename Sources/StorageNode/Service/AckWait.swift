@@ -21,7 +21,7 @@ final class AckWait {
     private let metrics: NodeMetrics
     private let eventLoop: any EventLoop
     private let started: NIODeadline
-    private var writes: [(exchange: HTTPExchange, version: Version)] = []
+    private var writes: [(exchange: HTTPExchange, version: Version, number: Int64?)] = []
     private var timer: Scheduled<Void>?
 
     init(_ demand: AckDemand, _ replica: ShardReplica, _ metrics: NodeMetrics, _ eventLoop: any EventLoop) {
@@ -32,7 +32,10 @@ final class AckWait {
         started = .now()
     }
 
-    func add(_ exchange: HTTPExchange, _ version: Version) { writes.append((exchange: exchange, version: version)) }
+    /// - Parameter number: what a counter stands at now; nil for other writes.
+    func add(_ exchange: HTTPExchange, _ version: Version, number: Int64?) {
+        writes.append((exchange: exchange, version: version, number: number))
+    }
 
     /// Answers the writes when followers have the batch at `lsn`, or when their time is over.
     func start(lsn: UInt64) {
@@ -62,9 +65,7 @@ final class AckWait {
         case .reached:
             observe()
             writes.first?.exchange.batchingAnswers {
-                for write in writes {
-                    write.exchange.respond(status: 204, contentLength: nil) { $0.writeVersionFields(write.version) }
-                }
+                for write in writes { write.exchange.respond(made: write.version, number: write.number) }
             }
         }
     }

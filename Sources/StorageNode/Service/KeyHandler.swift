@@ -12,17 +12,8 @@ import Wire
 
 /// Requests for `/kv/{key}` on one event loop.
 final class KeyHandler {
-    private static let allowedMethods = "GET, HEAD, PUT, DELETE"
-    /// Conditions on writes are refused rather than ignored: a client that sends one relies on it.
-    private static func isCondition(_ name: String) -> Bool {
-        switch name.utf8.count {
-        case 8: name.lowercased() == "if-match"
-        case 13: name.lowercased() == "if-none-match"
-        case 17: name.lowercased() == "if-modified-since"
-        case 19: name.lowercased() == "if-unmodified-since"
-        default: false
-        }
-    }
+    private static let allowedMethods = "GET, HEAD, PUT, DELETE, POST"
+    private static let incrementParameter = "incr"
 
     private let node: Node
     private let eventLoop: any EventLoop
@@ -59,6 +50,8 @@ final class KeyHandler {
         var bytes: UnsafeRawBufferPointer
         var query: RoutedQuery
         var guarantees = Guarantees()
+        /// What a POST adds to a counter.
+        var increment: Int64?
         var exchange: HTTPExchange
         /// False where a read has waited for its version already.
         var mayWait: Bool
@@ -74,7 +67,12 @@ final class KeyHandler {
             request: request, target: target, bytes: bytes, query: query, exchange: exchange, mayWait: mayWait)
         if target.query != nil {
             let parameters = try QueryParameters(request.query)
-            try parameters.allowOnly(RoutedQuery.parameterNames)
+            if request.method == .POST {
+                try parameters.allowOnly(RoutedQuery.parameterNames + [KeyHandler.incrementParameter])
+                asked.increment = try parameters.integer(KeyHandler.incrementParameter)
+            } else {
+                try parameters.allowOnly(RoutedQuery.parameterNames)
+            }
             asked.guarantees = try Guarantees(parameters)
             try asked.guarantees.check(isRead: request.method.isRead)
         }
@@ -84,7 +82,7 @@ final class KeyHandler {
             switch request.method {
             case .GET, .HEAD:
                 return read(key, position, replica, asked)
-            case .PUT, .DELETE:
+            case .PUT, .DELETE, .POST:
                 guard view.leads[position] else { return redirectToLeader(position, asked) }
                 return write(key, position, asked)
             default:
@@ -285,23 +283,38 @@ final class KeyHandler {
 
     private func write(_ key: UnsafeRawBufferPointer, _ position: Int, _ asked: Request) -> Problem? {
         let request = asked.request
-        if let name = request.headers.first(where: { KeyHandler.isCondition($0.name) })?.name {
-            return Problem(.unsupported, "Conditional writes are not supported: send it without \(name).")
-        }
         guard let gatherer = gatherers[position] else { return nil }
+        let operation: WriteOperation
         let demand: AckDemand?
         do throws(Problem) {
+            operation = try KeyHandler.operation(key, asked)
             demand = try self.demand(of: asked.guarantees, at: position)
             if demand != nil { try KeyHandler.reserve(gatherer.replica) }
         } catch {
             return error
         }
-        let operation: WriteOperation =
-            request.method == .PUT
-            ? .put(key: ByteBuffer(bytes: key), value: request.body) : .delete(key: ByteBuffer(bytes: key))
         gatherer.add(
             operation, GatheredWrite(exchange: asked.exchange, target: request.target, demand: demand))
         return nil
+    }
+
+    /// - Throws: `bad-request` where a condition cannot be read, or a POST does not say what to add.
+    private static func operation(
+        _ key: UnsafeRawBufferPointer, _ asked: Request
+    ) throws(Problem) -> WriteOperation {
+        let condition = try WriteCondition(asked.request.headers)
+        let operation: WriteOperation
+        switch asked.request.method {
+        case .PUT: operation = .put(key: ByteBuffer(bytes: key), value: asked.request.body)
+        case .DELETE: operation = .delete(key: ByteBuffer(bytes: key))
+        default:
+            guard let increment = asked.increment, asked.request.body.readableBytes == 0 else {
+                throw Problem(
+                    .badRequest, "A POST to a key adds to a counter: send ?\(incrementParameter)=N and no body.")
+            }
+            operation = .increment(key: ByteBuffer(bytes: key), by: increment)
+        }
+        return condition.map { .conditional($0, operation) } ?? operation
     }
 
     private static func reserve(_ replica: ShardReplica) throws(Problem) {

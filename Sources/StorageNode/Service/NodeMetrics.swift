@@ -11,6 +11,8 @@ final class NodeMetrics: Sendable {
     /// Reads that memory could not answer.
     let diskReads: Counter
     let writes: Counter
+    /// Writes whose condition did not hold, and counters that could not be changed.
+    let refusedWrites: Counter
     let failedWrites: Counter
     let redirects: Counter
     /// Writes that waited for followers, and those of them that were answered without.
@@ -32,6 +34,8 @@ final class NodeMetrics: Sendable {
             "distribkv_disk_reads_total", help: "Reads that memory could not answer.")
         let writeFamily = "distribkv_writes_total"
         writes = registry.counter(writeFamily, help: "Writes of keys, by outcome.", labels: ["outcome": "done"])
+        refusedWrites = registry.counter(
+            writeFamily, help: "Writes of keys, by outcome.", labels: ["outcome": "refused"])
         failedWrites = registry.counter(
             writeFamily, help: "Writes of keys, by outcome.", labels: ["outcome": "failed"])
         redirects = registry.counter(

@@ -1,7 +1,24 @@
 import Core
+import Shard
 import Wire
 
 extension Problem {
+    init(_ refusal: WriteRefusal) {
+        switch refusal {
+        case .conditionFailed:
+            self.init(
+                .preconditionFailed,
+                "What is stored under the key is not what If-Match or If-None-Match demands: read it again, then decide."
+            )
+        case .notAnInteger:
+            self.init(
+                .notAnInteger, "What is stored under the key is no 64-bit integer in decimal: put one, or delete it.")
+        case .overflow:
+            self.init(.counterOverflow, "The sum is outside of the 64-bit integers; the counter is as it was.")
+        case .unreadable(let error): self.init(error)
+        }
+    }
+
     /// What a client is told about a failure inside the node.
     init(_ error: any Error) {
         if let problem = error as? Problem {

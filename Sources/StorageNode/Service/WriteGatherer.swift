@@ -70,25 +70,35 @@ final class WriteGatherer {
 
     private func answer(_ writes: [GatheredWrite], _ receipt: WriteReceipt) {
         metrics.writes.increment(by: UInt64(receipt.committed))
-        metrics.failedWrites.increment(by: UInt64(writes.count - receipt.committed))
+        metrics.refusedWrites.increment(by: UInt64(receipt.refused))
+        metrics.failedWrites.increment(by: UInt64(writes.count - receipt.settled))
         var waits: [AckDemand: AckWait] = [:]
         writes.first?.exchange.batchingAnswers {
             for (index, write) in writes.enumerated() {
                 guard let version = receipt.version(at: index) else {
+                    if let refusal = receipt.refusal(at: index) {
+                        refuse(write, refusal)
+                        continue
+                    }
                     fail(write, receipt.failure ?? KVError(.internalError, "the write has no outcome"))
                     continue
                 }
                 guard let demand = write.demand else {
-                    write.exchange.respond(status: 204, contentLength: nil) { $0.writeVersionFields(version) }
+                    write.exchange.respond(made: version, number: receipt.number(at: index))
                     continue
                 }
                 let wait = waits[demand] ?? AckWait(demand, replica, metrics, eventLoop)
                 waits[demand] = wait
-                wait.add(write.exchange, version)
+                wait.add(write.exchange, version, number: receipt.number(at: index))
             }
         }
         // A submission that takes several batches is on a follower when the last of them is.
         for wait in waits.values { wait.start(lsn: receipt.position.lsn) }
+    }
+
+    private func refuse(_ write: GatheredWrite, _ refusal: WriteRefusal) {
+        if write.demand != nil { replica.acks.release() }
+        write.exchange.respond(HTTPResponse(problem: Problem(refusal)))
     }
 
     private func fail(_ write: GatheredWrite, _ error: KVError) {

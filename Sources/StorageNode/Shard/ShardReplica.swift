@@ -85,7 +85,7 @@ public final class ShardReplica: Sendable {
         var core = WriterCore(
             configuration: configuration, role: role, position: position,
             latestSequence: try database.latestSequence(), promise: try promises.load(), sink: sink,
-            promises: promises, log: commits, inbox: inbox, clock: clock, logger: logger)
+            values: database, promises: promises, log: commits, inbox: inbox, clock: clock, logger: logger)
         published = core.published
         let joining = try JoiningMark.open(
             configuration, isLeader: core.role.isLeader, isEmpty: position == .start, logger: logger)

@@ -6,14 +6,39 @@ public enum WriteOperation: Sendable, Hashable {
     /// Value bytes are opaque. The buffers may be slices of a request; they are copied once, into the batch.
     case put(key: ByteBuffer, value: ByteBuffer)
     case delete(key: ByteBuffer)
+    /// Adds to the 64-bit integer that is stored in decimal ASCII; an absent one counts as 0. A put of the sum.
+    case increment(key: ByteBuffer, by: Int64)
+    /// Another operation, made only where the condition holds at its place in the log. Indirect, so that a plain
+    /// write is no larger for it.
+    indirect case conditional(WriteCondition, WriteOperation)
+
+    var key: ByteBuffer {
+        switch self {
+        case .put(let key, _), .delete(let key), .increment(let key, _): key
+        case .conditional(_, let operation): operation.key
+        }
+    }
+
+    /// Whether what becomes of it depends on what is stored.
+    var isChecked: Bool {
+        switch self {
+        case .put, .delete: false
+        case .increment, .conditional: true
+        }
+    }
 
     /// What it takes in a batch and in the inbox, roughly.
     var bytes: Int {
         switch self {
         case .put(let key, let value): key.readableBytes + value.readableBytes + WriteOperation.overheadBytes
         case .delete(let key): key.readableBytes + WriteOperation.overheadBytes
+        case .increment(let key, _): key.readableBytes + WriteOperation.numberBytesMax + WriteOperation.overheadBytes
+        case .conditional(_, let operation): operation.bytes
         }
     }
+
+    /// `-9223372036854775808`.
+    private static let numberBytesMax = 20
 
     /// Tag, lengths, prefix, flags and version.
     private static let overheadBytes = 24
@@ -21,39 +46,72 @@ public enum WriteOperation: Sendable, Hashable {
 
 /// What became of a submission's operations.
 ///
-/// Operations are committed in order, so those before ``committed`` are done and, where there are others, those
-/// failed with ``failure``: a submission larger than one batch can succeed in part.
+/// Operations are settled in order, so those before ``settled`` are committed or refused and, where there are others,
+/// those failed with ``failure``: a submission larger than one batch can succeed in part.
 public struct WriteReceipt: Sendable {
-    /// How many operations, from the first, are committed as the configured durability demands.
-    public internal(set) var committed = 0
+    /// What there is to say of an operation beyond its version.
+    enum Remark: Sendable {
+        case refused(WriteRefusal)
+        /// What a counter stands at now.
+        case number(Int64)
+    }
+
+    /// How many operations, from the first, are committed as the configured durability demands, or refused.
+    public private(set) var settled = 0
+    /// How many of those are refused.
+    public private(set) var refused = 0
+    /// How many are committed.
+    public var committed: Int { settled - refused }
     /// Why the rest is not; nil where all are. A write that failed at the disk may still turn up after a restart.
     public internal(set) var failure: KVError?
-    /// The log position of the newest batch that holds an operation of this submission.
+    /// A log position at which every committed operation of this submission is in the log, and no later than when
+    /// the last of them was settled.
     public internal(set) var position = LogPosition.start
 
     /// Versions rise by one within a batch, so one batch needs one version.
     private var firstVersion = Version.zero
     private var laterRuns: [(operation: Int, version: Version)] = []
+    /// By the operation's index; empty for plain writes.
+    private var remarks: [Int: Remark] = [:]
 
     init() {}
 
     /// The version the operation at `index` was given; nil where it is not committed.
     public func version(at index: Int) -> Version? {
-        guard index >= 0, index < committed else { return nil }
+        guard index >= 0, index < settled else { return nil }
+        if refused > 0, refusal(at: index) != nil { return nil }
         if let run = laterRuns.last(where: { $0.operation <= index }) {
             return Version(rawValue: run.version.rawValue + UInt64(index - run.operation))
         }
         return Version(rawValue: firstVersion.rawValue + UInt64(index))
     }
 
-    mutating func commit(operations: Int, firstVersion version: Version, position: LogPosition) {
-        if committed == 0 {
+    /// Why the operation at `index` was not made; nil where it was, or failed.
+    public func refusal(at index: Int) -> WriteRefusal? {
+        guard case .refused(let refusal) = remarks[index] else { return nil }
+        return refusal
+    }
+
+    /// What the counter stands at that the operation at `index` changed; nil where it changed none.
+    public func number(at index: Int) -> Int64? {
+        guard case .number(let number) = remarks[index] else { return nil }
+        return number
+    }
+
+    /// - Parameter version: of the first of them; each has the next, those too that are refused and do not use theirs.
+    mutating func settle(operations: Int, firstVersion version: Version, position: LogPosition) {
+        if settled == 0 {
             firstVersion = version
         } else {
-            laterRuns.append((operation: committed, version: version))
+            laterRuns.append((operation: settled, version: version))
         }
-        committed += operations
+        settled += operations
         self.position = position
+    }
+
+    mutating func note(_ remark: Remark, at index: Int) {
+        if case .refused = remark { refused += 1 }
+        remarks[index] = remark
     }
 }
 

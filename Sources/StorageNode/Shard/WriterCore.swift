@@ -12,6 +12,7 @@ import Wire
 struct WriterCore {
     let configuration: ShardConfiguration
     let sink: any WriteSink
+    let values: any ValueSource
     let promises: any PromiseStore
     let published: PublishedRole
     let log: CommitLog
@@ -40,12 +41,13 @@ struct WriterCore {
     /// - Parameter latestSequence: RocksDB's newest sequence number.
     init(
         configuration: ShardConfiguration, role: ShardRole, position: LogPosition, latestSequence: UInt64,
-        promise: TermPromise?, sink: any WriteSink, promises: any PromiseStore, log: CommitLog, inbox: WriterInbox,
-        clock: ShardClock, logger: Logger
+        promise: TermPromise?, sink: any WriteSink, values: any ValueSource, promises: any PromiseStore, log: CommitLog,
+        inbox: WriterInbox, clock: ShardClock, logger: Logger
     ) {
         self.configuration = configuration
         self.position = position
         self.sink = sink
+        self.values = values
         self.promises = promises
         self.log = log
         self.inbox = inbox
@@ -133,6 +135,16 @@ struct WriterCore {
         var end: Cursor
         var operations = 0
         var bytes = 0
+        /// Whether some operation depends on what is stored.
+        var isChecked = false
+    }
+
+    /// What a span has become.
+    private struct Settled {
+        /// Of the first operation; the others follow one by one.
+        var firstVersion: Version
+        /// Where in the submissions there is something to say beyond that.
+        var remarks: [(place: Cursor, remark: WriteReceipt.Remark)] = []
     }
 
     /// Turns submissions into batches and answers each once, as soon as its last operation is settled.
@@ -146,8 +158,8 @@ struct WriterCore {
                     throw KVError(.notLeader, "this node does not lead \(configuration.name)")
                 }
                 let span = nextSpan(of: submissions, from: start)
-                let firstVersion = try commit(span, of: submissions, from: start, term: term)
-                note(span, from: start, firstVersion: firstVersion, in: &receipts, of: submissions)
+                let settled = try commit(span, of: submissions, from: start, term: term)
+                note(span, from: start, settled, in: &receipts, of: submissions)
                 start = span.end
             } catch {
                 for index in start.submission..<submissions.count {
@@ -172,6 +184,7 @@ struct WriterCore {
                 {
                     return span
                 }
+                span.isChecked = span.isChecked || operations[span.end.operation].isChecked
                 span.bytes += bytes
                 span.operations += 1
                 span.end.operation += 1
@@ -182,10 +195,10 @@ struct WriterCore {
         return span
     }
 
-    /// Writes one batch; returns the version of its first operation, the others follow one by one.
+    /// Writes one batch; none where every operation of the span is refused.
     private mutating func commit(
         _ span: Span, of submissions: [Submission], from start: Cursor, term: UInt64
-    ) throws(KVError) -> Version {
+    ) throws(KVError) -> Settled {
         let firstVersion = versions.next(wallMilliseconds: clock.wallMilliseconds())
         let lastVersion = Version(rawValue: firstVersion.rawValue + UInt64(span.operations) - 1)
         versions.observe(lastVersion)
@@ -193,6 +206,8 @@ struct WriterCore {
         var builder = WriteBatchBuilder(
             reservedBytes: LogFrame.headerBytes, capacity: span.bytes + SystemRecords.batchOverheadBytes)
         builder.putPosition(next)
+        var settled = Settled(firstVersion: firstVersion)
+        var checks = span.isChecked ? CheckedWrites(values) : nil
         var version = firstVersion.rawValue
         var cursor = start
         while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
@@ -200,32 +215,36 @@ struct WriterCore {
             let end = cursor.submission < span.end.submission ? operations.count : span.end.operation
             while cursor.operation < end {
                 switch operations[cursor.operation] {
-                case .put(let key, let value):
+                case .put(let key, let value) where !span.isChecked:
                     builder.put(key: key, version: Version(rawValue: version), value: value)
-                case .delete(let key):
+                case .delete(let key) where !span.isChecked:
                     builder.delete(key: key)
+                case let operation:
+                    let remark = checks?.add(operation, version: Version(rawValue: version), to: &builder)
+                    if let remark { settled.remarks.append((place: cursor, remark: remark)) }
                 }
                 version += 1
                 cursor.operation += 1
             }
             cursor = Cursor(submission: cursor.submission + 1, operation: 0)
         }
-        try write(builder, at: next)
-        return firstVersion
+        if builder.count > 1 { try write(builder, at: next) }
+        return settled
     }
 
     /// Enters a written batch into the receipts and answers the submissions it completes.
     private func note(
-        _ span: Span, from start: Cursor, firstVersion: Version, in receipts: inout [WriteReceipt],
+        _ span: Span, from start: Cursor, _ settled: Settled, in receipts: inout [WriteReceipt],
         of submissions: [Submission]
     ) {
-        var version = firstVersion
+        for (place, remark) in settled.remarks { receipts[place.submission].note(remark, at: place.operation) }
+        var version = settled.firstVersion
         var cursor = start
         while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
             let isWhole = cursor.submission < span.end.submission
             let end = isWhole ? submissions[cursor.submission].operations.count : span.end.operation
             if end > cursor.operation {
-                receipts[cursor.submission].commit(
+                receipts[cursor.submission].settle(
                     operations: end - cursor.operation, firstVersion: version, position: position)
                 version = Version(rawValue: version.rawValue + UInt64(end - cursor.operation))
             }

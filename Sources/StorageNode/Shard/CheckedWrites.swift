@@ -1,0 +1,110 @@
+package import Core
+package import LSM
+package import NIOCore
+
+/// Where the writer looks up what is stored: RocksDB, or a twin in memory.
+package protocol ValueSource: Sendable {
+    /// Looks a user key up and lends what it found to `body`, which is called once unless this throws. With
+    /// `.disk` it may block, and sees every batch that was written before.
+    func read(key: ByteBuffer, tier: ReadTier, _ body: (Lookup) -> Void) throws(KVError)
+}
+
+extension Database: ValueSource {}
+
+/// Builds a batch in which some operation depends on what is stored: decides each by the database and by the
+/// operations before it in the same batch.
+///
+/// Made for one batch, and only where it is needed: a batch of plain writes neither looks up nor remembers anything.
+struct CheckedWrites {
+    /// What an operation finds.
+    private struct Current {
+        /// Nil where nothing is stored.
+        var version: Version?
+        /// Nil where the value is no integer; an absent counter stands at 0.
+        var number: Int64?
+
+        static let absent = Current(version: nil, number: 0)
+    }
+
+    private let values: any ValueSource
+    /// By the keys that the batch has written so far.
+    private var written: [ByteBuffer: Current] = [:]
+
+    init(_ values: any ValueSource) { self.values = values }
+
+    /// Puts the operation into the batch, or refuses it.
+    /// - Returns: what there is to say of it beyond its version; nil for nothing.
+    mutating func add(
+        _ operation: WriteOperation, version: Version, to builder: inout WriteBatchBuilder
+    ) -> WriteReceipt.Remark? {
+        switch operation {
+        case .put(let key, let value):
+            builder.put(key: key, version: version, value: value)
+            written[key] = Current(version: version, number: Int64(decimal: value.readableBytesView))
+            return nil
+        case .delete(let key):
+            builder.delete(key: key)
+            written[key] = .absent
+            return nil
+        case .increment(let key, let amount):
+            return increment(key, by: amount, version: version, in: &builder)
+        case .conditional(let condition, let operation):
+            do throws(KVError) {
+                guard condition.holds(for: try current(operation.key).version) else {
+                    return .refused(.conditionFailed)
+                }
+            } catch {
+                return .refused(.unreadable(error))
+            }
+            return add(operation, version: version, to: &builder)
+        }
+    }
+
+    private mutating func increment(
+        _ key: ByteBuffer, by amount: Int64, version: Version, in builder: inout WriteBatchBuilder
+    ) -> WriteReceipt.Remark {
+        do throws(KVError) {
+            guard let number = try current(key).number else { return .refused(.notAnInteger) }
+            let (sum, overflows) = number.addingReportingOverflow(amount)
+            guard !overflows else { return .refused(.overflow) }
+            builder.put(key: key, version: version, value: ByteBuffer(string: String(sum)))
+            written[key] = Current(version: version, number: sum)
+            return .number(sum)
+        } catch {
+            return .refused(.unreadable(error))
+        }
+    }
+
+    private func current(_ key: ByteBuffer) throws(KVError) -> Current {
+        if let current = written[key] { return current }
+        var found = Current.absent
+        try values.read(key: key, tier: .disk) { lookup in
+            if case .value(let version, let bytes) = lookup {
+                found = Current(version: version, number: Int64(decimal: bytes))
+            }
+        }
+        return found
+    }
+}
+
+extension Int64 {
+    /// Reads a number in ASCII, an optional `-` and decimal digits and nothing else; nil for anything else.
+    init?(decimal bytes: some Collection<UInt8>) {
+        // "-9223372036854775808"
+        guard bytes.count <= 20 else { return nil }
+        let isNegative = bytes.first == UInt8(ascii: "-")
+        let digits = bytes.dropFirst(isNegative ? 1 : 0)
+        guard !digits.isEmpty else { return nil }
+        var number: Int64 = 0
+        for byte in digits {
+            guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9") else { return nil }
+            let digit = Int64(byte - UInt8(ascii: "0"))
+            let (tenfold, overflows) = number.multipliedReportingOverflow(by: 10)
+            let (sum, overflowsToo) =
+                isNegative ? tenfold.subtractingReportingOverflow(digit) : tenfold.addingReportingOverflow(digit)
+            guard !overflows, !overflowsToo else { return nil }
+            number = sum
+        }
+        self = number
+    }
+}

@@ -1,0 +1,45 @@
+public import Core
+
+/// What has to hold of the value stored under a key for a write to be made; RFC 9110, section 13.1.
+public struct WriteCondition: Sendable, Hashable {
+    /// The versions that a header field names.
+    public enum Versions: Sendable, Hashable {
+        /// `*`: whatever version there is.
+        case any
+        case listed([Version])
+
+        func names(_ version: Version) -> Bool {
+            switch self {
+            case .any: true
+            case .listed(let versions): versions.contains(version)
+            }
+        }
+    }
+
+    /// `If-Match`: there is a value, and its version is one of these. Nil for no demand.
+    public var match: Versions?
+    /// `If-None-Match`: there is no value, or its version is none of these. Nil for no demand.
+    public var noneMatch: Versions?
+
+    public init(match: Versions? = nil, noneMatch: Versions? = nil) {
+        self.match = match
+        self.noneMatch = noneMatch
+    }
+
+    /// - Parameter current: the version of the value that is stored; nil where there is none.
+    func holds(for current: Version?) -> Bool {
+        guard let current else { return match == nil }
+        return match?.names(current) ?? true && !(noneMatch?.names(current) ?? false)
+    }
+}
+
+/// Why a write was not made, though the shard takes writes. It left no trace.
+public enum WriteRefusal: Sendable {
+    case conditionFailed
+    /// A counter was to be changed, and what is stored is no 64-bit integer in decimal.
+    case notAnInteger
+    /// The counter would leave the range of 64-bit integers.
+    case overflow
+    /// What is stored could not be read.
+    case unreadable(KVError)
+}
