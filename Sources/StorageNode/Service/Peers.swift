@@ -56,6 +56,22 @@ struct Peers: Sendable {
         return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
     }
 
+    /// The first of `nodes`, in their order, that answers with a position in the shard's log. Asks all at once.
+    func firstWithData(
+        ofShard shard: String, among nodes: [NodeAddress]
+    ) async -> (node: NodeAddress, lsn: UInt64)? {
+        let positions = await withTaskGroup(of: (NodeAddress, UInt64).self) { group in
+            for node in nodes {
+                group.addTask { (node, (try? await history(ofShard: shard, at: node))?.position.lsn ?? 0) }
+            }
+            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+        }
+        for node in nodes {
+            if let lsn = positions[node], lsn > 0 { return (node, lsn) }
+        }
+        return nil
+    }
+
     func fence(_ fence: FenceRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure)
         -> HistoryDocument
     {

@@ -78,9 +78,10 @@ public final class StorageNode: Service {
         } catch is CancellationError {
             return  // Asked to stop while it waited for the cluster.
         }
-        let keeper = try await StorageNode.open(plan.topology, configuration, blocking)
+        let peers = Peers(transport: connections)
+        let keeper = try await StorageNode.open(plan.topology, configuration, peers, blocking)
         let node = Node(
-            configuration: configuration, keeper: keeper, peers: Peers(transport: connections),
+            configuration: configuration, keeper: keeper, peers: peers,
             readers: ReaderPool(
                 threads: configuration.storage.readerThreads, waitingMax: configuration.storage.readerQueueMax))
         do {
@@ -99,12 +100,14 @@ public final class StorageNode: Service {
     /// Opens every replica that the topology gives to this node.
     /// - Parameter blocking: threads that may block, for as long as the node runs.
     private static func open(
-        _ topology: Topology, _ configuration: StorageNodeConfiguration, _ blocking: NIOThreadPool
+        _ topology: Topology, _ configuration: StorageNodeConfiguration, _ peers: Peers, _ blocking: NIOThreadPool
     ) async throws -> TopologyKeeper {
         let hosted = topology.shards.filter { $0.replicas.contains(configuration.address) }
         let opener = ReplicaOpener(configuration: configuration, databases: hosted.count, threads: blocking)
         var replicas: [String: ShardReplica] = [:]
-        for shard in hosted { replicas[shard.name] = try await opener.open(shard, cluster: topology.cluster) }
+        for shard in hosted {
+            replicas[shard.name] = try await opener.openAtStart(shard, cluster: topology.cluster, peers: peers)
+        }
         let view = try NodeView(
             generation: 1, topology: topology, address: configuration.address, replicas: replicas)
         return TopologyKeeper(configuration: configuration, view: view, opener: opener, threads: blocking)
