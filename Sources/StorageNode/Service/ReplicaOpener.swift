@@ -44,7 +44,7 @@ struct ReplicaOpener: Sendable {
         guard leads, isNew, let holder = await peers.firstWithData(ofShard: shard.name, among: shard.followers) else {
             return try await open(shard, cluster: cluster)
         }
-        configuration.logger.error(
+        configuration.logger.warning(
             """
             this node is to lead the shard and has no data of it, but a follower has: it does not lead; have a follower \
             lead with kv failover, and this node is rebuilt
