@@ -67,8 +67,8 @@ extension SimulatedNode.Process {
                     handle(.failed(Problem(error)))
                 }
             case .wait(let lsn): wait(lsn)
-            case .persist(let topology): if save(topology) { handle(.persisted) }
-            case .persistBefore: if save(before) { next() }
+            case .persist(let topology): if process.persist(topology) { handle(.persisted) }
+            case .persistBefore: if process.persist(before) { next() }
             case .stepDown(let term):
                 do {
                     try replica.core.become(.follower(term: term), during: hold)
@@ -78,9 +78,7 @@ extension SimulatedNode.Process {
                 }
             case .show(let topology): show(topology)
             case .publish(let topology):
-                process.topology = topology
-                replica.tellWhoseAcknowledgementsCount()
-                process.world.observe(topology)
+                process.publish(topology)
                 handle(.published)
             case .release:
                 if let hold { replica.core.end(hold) }
@@ -93,24 +91,11 @@ extension SimulatedNode.Process {
             }
         }
 
-        private func save(_ topology: Topology) -> Bool {
-            let isKept = process.world.sabotage != .forgetTopology
-            process.node.disk.write { state in if isKept { state.topology = topology } }
-            guard process.node.disk.read({ $0.isDead }) else { return true }
-            process.node.crash("died saving a topology")
-            return false
-        }
-
         private func ask<Outcome>(
             failed: Outcome, _ serve: @escaping (SimulatedNode.Process, @escaping (Outcome) -> Void) -> Void,
             _ finish: @escaping (Outcome) -> Void
         ) {
-            guard let other = process.world.node(target) else { return finish(failed) }
-            process.world.network.exchange(
-                from: process.node.name, to: other, timeout: SimulatedNode.Process.answerTimeout, failed: failed, serve
-            ) { outcome in
-                self.process.node.whenAwake { if self.process.isAlive { finish(outcome) } }
-            }
+            process.request(target, timeout: SimulatedNode.Process.answerTimeout, failed: failed, serve, finish)
         }
 
         private func askStanding() {

@@ -99,13 +99,16 @@ extension SimulatedNode.Process {
         replica?.wake()
     }
 
-    private func persist(_ topology: Topology) {
+    /// - Returns: false where the process died in it.
+    @discardableResult func persist(_ topology: Topology) -> Bool {
         let isKept = world.sabotage != .forgetTopology
         node.disk.write { state in if isKept { state.topology = topology } }
-        if node.disk.read({ $0.isDead }) { node.crash("died saving a topology") }
+        guard node.disk.read({ $0.isDead }) else { return true }
+        node.crash("died saving a topology")
+        return false
     }
 
-    private func publish(_ topology: Topology) {
+    func publish(_ topology: Topology) {
         self.topology = topology
         replica?.tellWhoseAcknowledgementsCount()
         world.observe(topology)
