@@ -15,11 +15,11 @@ import Wire
     private func next(_ term: UInt64) throws -> Topology { try makeTopology(epoch: term, [(term, [n2, n1, n3])]) }
 
     @Test func inItsOrder() throws {
-        var progress = try makeProgress()
+        var progress = try makeProgress(newestTerm: 7)
         #expect(progress.handle(.begun) == [.askStanding])
         #expect(progress.handle(.standing(position(1, 90), newestTerm: 7, own: position(1, 100))) == [.hold])
         #expect(progress.handle(.held(position(1, 104))) == [.wait(untilLsn: 104)])
-        // The new term is above what the new leader has promised, and its own.
+        // The new term is above what both have promised.
         let term = try makeTopology(epoch: 4, [(1, [n1, n2, n3])]).shards[0].nextTerm(of: n2, above: 7)
         #expect(progress.handle(.caughtUp) == [.persist(try next(term))])
         #expect(progress.handle(.persisted) == [.stepDown(term: term)])
@@ -45,6 +45,16 @@ import Wire
                         Problem(
                             .replicaUnreachable,
                             "127.0.0.1:2 does not answer (no answer): start it, or hand s0 to another follower."))
+                ]
+            ),
+            (
+                [.begun, .standing(position(1, 100), newestTerm: 7, own: position(1, 100))],
+                [
+                    .fail(
+                        Problem(
+                            .topologyConflict,
+                            "127.0.0.1:2 has promised term 7 of s0 to a node that takes it over: look at kv status, and "
+                                + "try again once all go by one leader.", members: ["term": "7"]))
                 ]
             ),
             (

@@ -77,7 +77,10 @@ import Wire
         // With force it is fenced like the others, and what it has more does not count.
         let forced = try decision(force: true)
         let plan = try forced.plan(answers)
-        #expect(plan == .init(term: try term(above: 4), promisers: [n1, n3], newestKnown: 1))
+        #expect(
+            plan
+                == .init(
+                    term: try term(above: 1 + PromotionDecision.forcedTermLead), promisers: [n1, n3], newestKnown: 1))
         let conclusion = try forced.conclude(
             plan, asked: answers, promised: [n1: standing(123, newest: 5), n3: standing(90, newest: 5)])
         #expect(conclusion.leaderLastSeen == .init(lsn: 123, millisecondsAgo: 0))

@@ -73,7 +73,7 @@ struct HandoverProgress {
     private let topology: Topology
     private let target: NodeAddress
     /// The highest term the leader so far knows.
-    private var newestTerm: UInt64
+    private let newestTerm: UInt64
     private var stage = Stage.new
     private var position = LogPosition.start
     private var next: Topology?
@@ -102,8 +102,7 @@ struct HandoverProgress {
             stage = .asking
             return [.askStanding]
         case (.asking, .standing(let standing, let newest, let own)):
-            if let problem = refusal(standing, own) { return end(problem, isHeld: false) }
-            newestTerm = max(newestTerm, newest)
+            if let problem = refusal(standing, newest, own) { return end(problem, isHeld: false) }
             stage = .holding
             return [.hold]
         case (.asking, .silent(let reason)):
@@ -187,7 +186,14 @@ struct HandoverProgress {
         return (isHeld ? [.release] : []) + [.fail(problem)]
     }
 
-    private func refusal(_ standing: LogPosition, _ own: LogPosition) -> Problem? {
+    private func refusal(_ standing: LogPosition, _ newest: UInt64, _ own: LogPosition) -> Problem? {
+        // With a term above that one, this would take the shard from whoever has the promise and may lead already.
+        guard newest <= newestTerm else {
+            return Problem(
+                .topologyConflict,
+                "\(target) has promised term \(newest) of \(shard.name) to a node that takes it over: look at kv status, "
+                    + "and try again once all go by one leader.", members: ["term": "\(newest)"])
+        }
         let lag = own.lsn - min(own.lsn, standing.lsn)
         guard standing.term == own.term, lag <= HandoverProgress.lagBatchesMax else {
             return Problem(

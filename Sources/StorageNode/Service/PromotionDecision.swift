@@ -57,6 +57,11 @@ struct PromotionDecision {
         var unreachable: [NodeAddress]
     }
 
+    /// How far above every term it knows of a forced promotion begins its own. The leader so far may live on behind a
+    /// partition and hand its shard over there; with the next few terms that would outrank, once all meet again, what
+    /// the operator has decided, and take writes back that nobody said could be lost.
+    static let forcedTermLead: UInt64 = 1_024
+
     /// The other replicas, the leader so far first.
     var others: [NodeAddress] { shard.replicas.filter { $0 != candidate } }
 
@@ -81,8 +86,9 @@ struct PromotionDecision {
         try checkHasTerm(answers)
         let standings = answers.values.compactMap(\.standing)
         let newestKnown = standings.reduce(max(own.newestTerm, shard.term)) { max($0, $1.newestTerm) }
+        let lead = force ? PromotionDecision.forcedTermLead : 0
         return Plan(
-            term: shard.nextTerm(of: candidate, above: max(epoch, newestKnown)),
+            term: shard.nextTerm(of: candidate, above: max(epoch, min(newestKnown, .max - lead) + lead)),
             promisers: others.filter { answers[$0]?.standing != nil }, newestKnown: newestKnown)
     }
 
