@@ -108,7 +108,7 @@ let package = Package(
             ["ReplicatorService", "Configuration", "Observability", "Sharding", "Core", argumentParser, logging]),
 
         // kv
-        library("ImportPipeline", "CLI/Import", ["Core", "DistribKVClient", nioCore, nioPosix]),
+        library("ImportPipeline", "CLI/Import", ["Core", "Wire", "DistribKVClient", nioCore, nioPosix]),
         program(
             "kv", "CLI/Commands",
             [

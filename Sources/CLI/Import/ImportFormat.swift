@@ -1,6 +1,7 @@
 public import Core
 public import DistribKVClient
 public import NIOCore
+import Wire
 
 /// How a file of keys and values is written. Lines end with LF; empty lines are passed over.
 public enum ImportFormat: String, Sendable, CaseIterable {
@@ -27,7 +28,9 @@ public enum ImportFormat: String, Sendable, CaseIterable {
         let write: KVWrite
         switch self {
         case .tsv: write = try Self.parseTSV(line)
-        case .ndjson: write = try JSONRecord.parse(line)
+        case .ndjson:
+            let record = try RecordLine(line)
+            write = KVWrite(key: Array(record.key.readableBytesView), value: record.value)
         }
         guard write.key.count >= Limits.keyBytesMin else { throw KVError(.invalidData, "the key is empty") }
         guard write.key.count <= Limits.keyBytesMax else {

@@ -18,6 +18,11 @@ public struct JSONLine {
         buffer.writeInteger(UInt8(ascii: "{"))
     }
 
+    private init(isFirst: Bool) { self.isFirst = isFirst }
+
+    /// Goes on with an object whose first members the caller has written.
+    static var afterFirstMember: JSONLine { JSONLine(isFirst: false) }
+
     /// Closes the object and ends the line.
     public mutating func end(into buffer: inout ByteBuffer) {
         buffer.writeStaticString("}\n")
@@ -48,6 +53,16 @@ public struct JSONLine {
     public mutating func text(_ name: StaticString, _ text: String, into buffer: inout ByteBuffer) {
         var text = text
         text.withUTF8 { bytes(name, UnsafeRawBufferPointer($0), into: &buffer) }
+    }
+
+    /// An array of strings.
+    public mutating func texts(_ name: StaticString, _ texts: [String], into buffer: inout ByteBuffer) {
+        begin(name, "\":[", into: &buffer)
+        for (index, text) in texts.enumerated() {
+            if index > 0 { buffer.writeStaticString(",") }
+            buffer.writeString(JSONText.quote(text))
+        }
+        buffer.writeStaticString("]")
     }
 
     /// A JSON number.

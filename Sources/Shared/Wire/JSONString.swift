@@ -65,20 +65,7 @@ public enum JSONString {
                 index += 1
                 continue
             }
-            let second: ClosedRange<UInt8>
-            let count: Int
-            switch byte {
-            case 0xC2...0xDF: (second, count) = (0x80...0xBF, 2)
-            case 0xE0: (second, count) = (0xA0...0xBF, 3)
-            case 0xED: (second, count) = (0x80...0x9F, 3)
-            case 0xE1...0xEF: (second, count) = (0x80...0xBF, 3)
-            case 0xF0: (second, count) = (0x90...0xBF, 4)
-            case 0xF1...0xF3: (second, count) = (0x80...0xBF, 4)
-            case 0xF4: (second, count) = (0x80...0x8F, 4)
-            default: return nil
-            }
-            guard index + count <= bytes.count, second.contains(bytes[index + 1]) else { return nil }
-            for further in index + 2..<max(index + count, index + 2) where bytes[further] & 0xC0 != 0x80 { return nil }
+            guard let count = UTF8Text.sequenceLength(bytes, at: index) else { return nil }
             index += count
             length += count
         }

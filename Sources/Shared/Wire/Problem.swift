@@ -63,6 +63,10 @@ extension Problem.Kind {
     public static let notAnInteger = Self("not-an-integer", 409, "The value is not a 64-bit integer")
     public static let counterOverflow = Self("counter-overflow", 409, "The counter would overflow")
     public static let valueTooLarge = Self("value-too-large", 413, "The value is too large")
+    public static let batchTooLarge = Self("batch-too-large", 413, "The batch is too large")
+    public static let answerTooLarge = Self("answer-too-large", 413, "The values of the batch are too large together")
+    public static let failedDependency = Self(
+        "failed-dependency", 424, "Another operation of the atomic batch was refused")
     public static let targetTooLong = Self("target-too-long", 414, "The request target is too long")
     public static let expectationFailed = Self("expectation-failed", 417, "The expectation cannot be met")
     public static let headersTooLarge = Self("headers-too-large", 431, "The header fields are too large")

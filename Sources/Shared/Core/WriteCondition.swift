@@ -1,5 +1,3 @@
-public import Core
-
 /// What has to hold of the value stored under a key for a write to be made; RFC 9110, section 13.1.
 public struct WriteCondition: Sendable, Hashable {
     /// The versions that a header field names.
@@ -8,7 +6,7 @@ public struct WriteCondition: Sendable, Hashable {
         case any
         case listed([Version])
 
-        func names(_ version: Version) -> Bool {
+        public func names(_ version: Version) -> Bool {
             switch self {
             case .any: true
             case .listed(let versions): versions.contains(version)
@@ -27,19 +25,8 @@ public struct WriteCondition: Sendable, Hashable {
     }
 
     /// - Parameter current: the version of the value that is stored; nil where there is none.
-    func holds(for current: Version?) -> Bool {
+    public func holds(for current: Version?) -> Bool {
         guard let current else { return match == nil }
         return match?.names(current) ?? true && !(noneMatch?.names(current) ?? false)
     }
-}
-
-/// Why a write was not made, though the shard takes writes. It left no trace.
-public enum WriteRefusal: Sendable {
-    case conditionFailed
-    /// A counter was to be changed, and what is stored is no 64-bit integer in decimal.
-    case notAnInteger
-    /// The counter would leave the range of 64-bit integers.
-    case overflow
-    /// What is stored could not be read.
-    case unreadable(KVError)
 }
