@@ -74,9 +74,9 @@ private final class FakeNodes: Sendable {
         } catch let failure as CommandFailure {
             return failure
         } catch let error as KVError {
-            return CommandFailure(status: CommandFailure.status(of: error), message: error.message)
+            return CommandFailure(status: CommandStatus(error), message: error.message)
         }
-        return CommandFailure(status: 0, message: nil)
+        return CommandFailure(status: .done, message: nil)
     }
 }
 
@@ -175,7 +175,7 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
             }
         }
         let refused = try await nodes.failure(["failover", "s"])
-        #expect(refused == CommandFailure(status: 3, message: "the disk is gone"))
+        #expect(refused == CommandFailure(status: .unavailable, message: "the disk is gone"))
         #expect(!nodes.requests.contains { $0.hasSuffix("promote") })
         try await nodes.run(["failover", "s", "--force", "--json"])
         #expect(nodes.requests.filter { $0.hasSuffix("promote") } == ["1 POST /shards/s/promote"])
@@ -187,7 +187,7 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
         nodes.answer { _, request, _ in request == "GET /topology" ? answer(topology) : nil }
         for arguments in [["failover", "x"], ["verify", "x"], ["replica", "list", "x"]] {
             let refused = try await nodes.failure(arguments)
-            #expect(refused == CommandFailure(status: 2, message: "there is no shard x: there are s"))
+            #expect(refused == CommandFailure(status: .usage, message: "there is no shard x: there are s"))
         }
     }
 }
@@ -211,7 +211,7 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
         try await nodes.run(["replica", "remove", "s", "\(removed)"])
         #expect(nodes.requests == ["0 DELETE /shards/s/replicas/\(removed)"])
         let leader = try await nodes.failure(["replica", "remove", "s", "\(nodes.nodes[0].address)"])
-        #expect(leader.status == 3)
+        #expect(leader.status == .unavailable)
         #expect(leader.message?.contains("kv failover s --to") ?? false)
     }
 }
@@ -262,7 +262,7 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
             default: .init(204)
             }
         }
-        #expect(try await nodes.failure(["verify", "s"]).status == 4)
+        #expect(try await nodes.failure(["verify", "s"]).status == .conditionFailed)
     }
 
     @Test func whoWasAskedTooLateIsAskedAgain() async throws {
@@ -305,8 +305,8 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
             default: .init(204)
             }
         }
-        #expect(try await nodes.failure(["verify", "s"]).status == 3)
+        #expect(try await nodes.failure(["verify", "s"]).status == .unavailable)
         try await nodes.nodes[0].stop()
-        #expect(try await nodes.failure(["verify", "s"]).status == 3)
+        #expect(try await nodes.failure(["verify", "s"]).status == .unavailable)
     }
 }

@@ -57,6 +57,8 @@ import Testing
         ["nonsense"], ["put"], ["put", "k"], ["put", "k", "v", "--file", "f"], ["get"], ["get", "a", "b"],
         ["import"], ["import", "-"], ["import", "a.csv"], ["import", "a.tsv", "--resume-from", "0"],
         ["import", "a.tsv", "--format", "xml"], ["get", "k", "--timeout", "0"], ["get", "k", "--timeout", "x"],
+        ["get", "k", "--timeout", "2h"],
+        ["get", "k", "--output", "xml"], ["get", "k", "--output", "raw", "--json"],
         ["put", "k", "v", "--ack", "most"], ["put", "k", "v", "--ack", "0"], ["put", "k", "v", "--ack-timeout", "5"],
         ["put", "k", "v", "--ack-timeout", "0ms"], ["get", "k", "--ack", "all"],
         ["get", "k", "--consistency", "strong"],
@@ -85,13 +87,14 @@ import Testing
     @Test func exitStatuses() {
         let cases: [(KVError.Code, Int32)] = [
             (.notFound, 1), (.invalidArgument, 2), (.unavailable, 3), (.timedOut, 3), (.overloaded, 3),
-            (.storageFull, 3), (.ackTimeout, 3), (.versionUnknown, 3), (.conflict, 3),
+            (.storageFull, 3), (.ackTimeout, 3), (.versionUnknown, 3), (.conflict, 3), (.outcomeUnknown, 3),
+            (.preconditionFailed, 4), (.notAnInteger, 4), (.counterOverflow, 4),
         ]
-        for (code, status) in cases { #expect(CommandFailure.status(of: KVError(code, "")) == status) }
+        for (code, status) in cases { #expect(CommandStatus(KVError(code, "")).rawValue == status) }
     }
 
     @Test func aStoppedImportSaysHowToContinue() throws {
-        func explain(_ reason: ImportStop.Reason, _ arguments: [String]) throws -> (String, Int32) {
+        func explain(_ reason: ImportStop.Reason, _ arguments: [String]) throws -> (String, CommandStatus) {
             let stop = ImportStop(reason: reason, line: 42, error: KVError(.unavailable, "nobody answers"))
             let command = try #require(try KV.parseAsRoot(["import"] + arguments) as? ImportCommand)
             return command.explain(stop)
@@ -99,18 +102,23 @@ import Testing
         let unavailable = try explain(.unavailable, ["a.tsv"])
         #expect(
             unavailable
-                == ("line 42 was not acknowledged: nobody answers; continue with: kv import a.tsv --resume-from 42", 3))
+                == (
+                    "line 42 was not acknowledged: nobody answers; continue with: kv import a.tsv --resume-from 42",
+                    .unavailable
+                ))
         let options = ["it's", "--format", "ndjson", "--skip-bad", "--router", "http://a:1,b:2"]
         let malformed = try explain(.malformed, options + ["--resume-from", "7"])
         #expect(
             malformed.0
                 == "line 42: nobody answers; correct it or add --skip-bad, then continue with: kv import 'it'\\''s' "
                 + "--format ndjson --router http://a:1,b:2 --skip-bad --resume-from 42")
-        #expect(malformed.1 == 2)
+        #expect(malformed.1 == .usage)
         let interrupted = try explain(.interrupted, ["-", "--format", "tsv"])
         #expect(
             interrupted
-                == ("interrupted; continue with the same input: kv import - --format tsv --resume-from 42", 130))
+                == (
+                    "interrupted; continue with the same input: kv import - --format tsv --resume-from 42", .interrupted
+                ))
     }
 
     @Test func aSummaryAddsUp() {

@@ -37,7 +37,7 @@ private let gone = FailoverPlan.Answer.failure(KVError(.unavailable, "connection
         case .leadsAlready(let node): "\(node) leads already"
         case .handOver(let node): "hand over to \(node)"
         case .promote(let node): "promote \(node)"
-        case .refuse(let failure): "\(failure.status): \(failure.message ?? "")"
+        case .refuse(let failure): "\(failure.status.rawValue): \(failure.message ?? "")"
         }
     }
 

@@ -33,7 +33,7 @@ private func digest(
     @Test func equalReplicas() {
         let sums = ["1", "2", "3", "4"]
         let report = VerifyReport(shards: [compare([a: digest(sums), b: digest(sums), c: digest(sums)])])
-        #expect(report.status == 0)
+        #expect(report.status == .done)
         #expect(
             VerifyText.render(report) == """
                 SHARD  ROLE      NODE  LSN  KEYS  RESULT
@@ -51,7 +51,7 @@ private func digest(
                 c: digest(["x", "2", "3", "x"], keys: [10, 10, 10, 1]),
             ])
         ])
-        #expect(report.status == 4)
+        #expect(report.status == .conditionFailed)
         #expect(
             VerifyText.render(report) == """
                 SHARD  ROLE      NODE  LSN  KEYS  RESULT
@@ -82,14 +82,14 @@ private func digest(
         let behind = VerifyReport.Shard.Answer.failure(KVError(.timedOut, "it stands at lsn 5"))
         let late = compare([a: digest(sums), b: behind, c: digest(sums, lsn: 8)])
         #expect(late.replicas.map(\.state) == [.equal, .unavailable, .unavailable])
-        #expect(VerifyReport(shards: [late]).status == 3)
+        #expect(VerifyReport(shards: [late]).status == .unavailable)
         #expect(VerifyText.render(VerifyReport(shards: [late])).contains("not compared: it stands at lsn 5"))
         let shifted = compare([a: digest(sums), b: digest(sums, starts: ["", "e", "m", "t"]), c: digest(["1"])])
         #expect(shifted.replicas.map(\.state) == [.equal, .unavailable, .unavailable])
         let headless = compare([a: behind, b: digest(sums), c: digest(sums)])
         #expect(headless.replicas.map(\.state) == [.unavailable, .unavailable, .unavailable])
         let both = VerifyReport(shards: [late, compare([a: digest(sums), b: digest(["x", "2", "3", "4"])])])
-        #expect(both.status == 4, "a difference is the worse news")
+        #expect(both.status == .conditionFailed, "a difference is the worse news")
     }
 
     @Test func manyDifferencesAreCut() {

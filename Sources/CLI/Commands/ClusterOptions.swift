@@ -17,17 +17,12 @@ struct ClusterOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Seconds until a request is given up.", discussion: "(default: 10; 30 for an import)",
-            valueName: "seconds"))
-    var timeout: Double?
+            "After how long a request is given up: 500ms, 5s, or a number of seconds.",
+            discussion: "(default: 10s; 30s for an import)", valueName: "duration"),
+        transform: FlagText.timeout)
+    var timeout: TimeAmount?
 
-    func validate() throws {
-        guard timeout.map({ $0 > 0 && $0 <= 3_600 }) ?? true else {
-            throw ValidationError("--timeout is more than 0 and at most 3600.")
-        }
-    }
-
-    func requestTimeout(default seconds: Double) -> TimeAmount { .nanoseconds(Int64((timeout ?? seconds) * 1e9)) }
+    func requestTimeout(default seconds: Int64) -> TimeAmount { timeout ?? .seconds(seconds) }
 
     /// Runs `body` with a client and shuts the client down whatever happens.
     func withClient<Result>(

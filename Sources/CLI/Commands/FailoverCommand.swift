@@ -29,6 +29,7 @@ struct FailoverCommand: AsyncParsableCommand {
     private static let roundsMax = 3
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var output: OutputOptions
     @Argument(help: "The shard's name.")
     var shard: String
     @Option(
@@ -36,16 +37,17 @@ struct FailoverCommand: AsyncParsableCommand {
     var to: NodeAddress?
     @Flag(help: "Also where acknowledged writes may be lost that a replica which does not answer has.")
     var force = false
-    @Flag(help: "Prints the report as JSON.")
-    var json = false
 
     func run() async throws {
         let report = try await cluster.withClient { try await failOver($0) }
-        if json {
-            try await Console.write(ByteBuffer(bytes: try DocumentCoding.encode(report) + [UInt8(ascii: "\n")]))
-        } else {
-            try await Console.write(ByteBuffer(string: FailoverText.render(report)))
-        }
+        try await output.write(
+            json: report, table: FailoverText.render(report),
+            raw: TextTable.raw([
+                [
+                    report.shard, report.leader.description, String(report.term), String(report.epoch), report.version,
+                    report.isComplete ? "complete" : "incomplete",
+                ]
+            ]))
     }
 
     private func failOver(_ client: KVClient) async throws -> FailoverReport {
@@ -147,7 +149,7 @@ extension Topology {
         guard let shard = shard(named: name) else {
             let known = shards.map(\.name).joined(separator: ", ")
             throw CommandFailure(
-                status: CommandFailure.usage, message: "there is no shard \(name): there are \(known)")
+                status: .usage, message: "there is no shard \(name): there are \(known)")
         }
         return shard
     }

@@ -26,7 +26,7 @@ struct FailoverPlan {
     func decide(_ answers: [NodeAddress: Answer]) -> Decision {
         if let target, !shard.replicas.contains(target) {
             let known = shard.replicas.map(\.description).joined(separator: ", ")
-            return refuse("\(target) holds no replica of \(shard.name): there are \(known)", CommandFailure.usage)
+            return refuse("\(target) holds no replica of \(shard.name): there are \(known)", .usage)
         }
         let standings = shard.replicas.compactMap { Standing($0, answers[$0]) }
         if let leader = standings.first(where: { $0.address == shard.leader }), leader.isLeading {
@@ -127,7 +127,7 @@ struct FailoverPlan {
         }.joined(separator: "; ")
     }
 
-    private func refuse(_ message: String, _ status: CInt = CommandFailure.unavailable) -> Decision {
+    private func refuse(_ message: String, _ status: CommandStatus = .unavailable) -> Decision {
         .refuse(CommandFailure(status: status, message: message))
     }
 }

@@ -24,6 +24,7 @@ struct ImportCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var output: OutputOptions
     @Argument(help: "The file; - is standard input.", completion: .file())
     var file: String
     @Option(help: "tsv or ndjson.")
@@ -76,12 +77,14 @@ struct ImportCommand: AsyncParsableCommand {
     }
 
     private func report(_ counts: ImportCounts, seconds: Double, _ stop: ImportStop?) async throws {
-        try await Console.print(Self.summary(counts, seconds: seconds))
+        try await output.write(
+            json: ImportReport(counts, seconds: seconds), table: Self.summary(counts, seconds: seconds) + "\n",
+            raw: TextTable.raw([[counts.read, counts.written, counts.skipped, counts.failed].map { String($0) }]))
         if let stop {
             let (message, status) = explain(stop)
             throw CommandFailure(status: status, message: message)
         }
-        if counts.failed > 0 { throw CommandFailure(status: CommandFailure.usage, message: nil) }
+        if counts.failed > 0 { throw CommandFailure(status: .usage, message: nil) }
     }
 
     static func summary(_ counts: ImportCounts, seconds: Double) -> String {
@@ -93,7 +96,7 @@ struct ImportCommand: AsyncParsableCommand {
     }
 
     /// What to say, and the exit status.
-    func explain(_ stop: ImportStop) -> (String, CInt) {
+    func explain(_ stop: ImportStop) -> (String, CommandStatus) {
         var command = "kv import \(Self.quoted(file))"
         if let format { command += " --format \(format.rawValue)" }
         if let router = cluster.router { command += " --router \(Self.quoted(router))" }
@@ -103,17 +106,17 @@ struct ImportCommand: AsyncParsableCommand {
         switch stop.reason {
         case .malformed:
             return (
-                "line \(stop.line): \(stop.error); correct it or add --skip-bad, then \(resume)", CommandFailure.usage
+                "line \(stop.line): \(stop.error); correct it or add --skip-bad, then \(resume)", .usage
             )
         case .refused:
             return (
                 "line \(stop.line) was refused: \(stop.error); correct it or add --skip-bad, then \(resume)",
-                CommandFailure.usage
+                .usage
             )
-        case .unreadable: return ("\(stop.error); \(resume)", CommandFailure.usage)
+        case .unreadable: return ("\(stop.error); \(resume)", .usage)
         case .unavailable:
-            return ("line \(stop.line) was not acknowledged: \(stop.error); \(resume)", CommandFailure.unavailable)
-        case .interrupted: return ("interrupted; \(resume)", CommandFailure.interrupted)
+            return ("line \(stop.line) was not acknowledged: \(stop.error); \(resume)", .unavailable)
+        case .interrupted: return ("interrupted; \(resume)", .interrupted)
         }
     }
 
@@ -130,6 +133,27 @@ struct ImportCommand: AsyncParsableCommand {
         }
         guard !plain else { return path }
         return "'" + path.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+    }
+}
+
+/// The counts at the end of an import as JSON.
+struct ImportReport: Encodable {
+    var read: UInt64
+    var written: UInt64
+    var skipped: UInt64
+    var failed: UInt64
+    var unsent: UInt64
+    var bytesWritten: UInt64
+    var seconds: Double
+
+    init(_ counts: ImportCounts, seconds: Double) {
+        read = counts.read
+        written = counts.written
+        skipped = counts.skipped
+        failed = counts.failed
+        unsent = counts.unsent
+        bytesWritten = counts.bytesWritten
+        self.seconds = seconds
     }
 }
 

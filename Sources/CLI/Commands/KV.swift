@@ -16,21 +16,20 @@ struct KV: AsyncParsableCommand {
               kv status
               kv failover shard-0 --to 127.0.0.1:7002
 
-            Every command finds the cluster through --router, else through DISTRIBKV_ROUTER, else through
+            Every command takes the options below, before its name or after it. It finds the cluster through --router, else through DISTRIBKV_ROUTER, else through
             http://127.0.0.1:8080, and then talks to the nodes themselves.
 
             EXIT STATUS
-              0  done
-              1  there is no such key
-              2  the command line or the input is wrong
-              3  the cluster, or a part of it, is not available, or refuses
-              4  replicas differ (kv verify)
+              \(CommandStatus.table.joined(separator: "\n  "))
             """,
         version: BuildInformation.version,
         subcommands: [
             PutCommand.self, GetCommand.self, DeleteCommand.self, StatusCommand.self, ImportCommand.self,
             TopologyCommand.self, FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self,
         ])
+
+    @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var output: OutputOptions
 
     static func main() async {
         // A reader of our output that goes away is a failed write, not a signal.
@@ -42,40 +41,30 @@ struct KV: AsyncParsableCommand {
             } else {
                 try command.run()
             }
-        } catch let failure as CommandFailure {
-            if let message = failure.message { Console.error("kv: \(message)") }
-            Glibc.exit(failure.status)
-        } catch let error as KVError {
-            Console.error("kv: \(error)")
-            Glibc.exit(CommandFailure.status(of: error))
         } catch {
-            // Help and version end up here too; what is left is a wrong command line.
-            guard exitCode(for: error) == .success else {
-                Console.error(fullMessage(for: error))
-                Glibc.exit(CommandFailure.usage)
+            // Help and version are errors too, and no failures.
+            if !(error is CommandFailure), !(error is KVError), exitCode(for: error) == .success {
+                exit(withError: error)
             }
-            exit(withError: error)
+            let failure = failure(for: error)
+            if let message = failure.message { Console.error("kv: \(message)") }
+            Glibc.exit(failure.status.rawValue)
         }
     }
-}
 
-/// Ends the program with a status and, where there is something to say, a line.
-struct CommandFailure: Error, Equatable {
-    static let notFound: CInt = 1
-    static let usage: CInt = 2
-    static let unavailable: CInt = 3
-    static let different: CInt = 4
-    /// As a shell has it for a program that SIGINT ended.
-    static let interrupted: CInt = 130
-
-    var status: CInt
-    var message: String?
-
-    static func status(of error: KVError) -> CInt {
-        switch error.code {
-        case .notFound: notFound
-        case .invalidArgument: usage
-        default: unavailable
+    /// How the program ends after `error`, which is no request for help.
+    static func failure(for error: any Error) -> CommandFailure {
+        switch error {
+        case let failure as CommandFailure: return failure
+        case let error as KVError: return CommandFailure(status: CommandStatus(error), message: error.description)
+        default:
+            // What is left is a wrong command line. All of it in one line, whose end says where there is more.
+            let lines = fullMessage(for: error).split(separator: "\n").map(String.init)
+            let help = lines.last.flatMap { line in
+                line.firstRange(of: "'").map { String(line[$0.upperBound...].prefix { $0 != "'" }) }
+            }
+            let message = self.message(for: error).split(separator: "\n").joined(separator: " ")
+            return CommandFailure(status: .usage, message: help.map { "\(message) (see \($0))" } ?? message)
         }
     }
 }

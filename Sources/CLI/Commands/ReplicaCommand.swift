@@ -18,19 +18,19 @@ struct ListReplicas: AsyncParsableCommand {
         commandName: "list", abstract: "Prints shard, role and node of every replica, by the topology.")
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var output: OutputOptions
     @Argument(help: "The shard's name; every shard where none is given.")
     var shard: String?
 
     func run() async throws {
         let topology = try await cluster.withClient { try await $0.refreshTopology() }
         let shards = try shard.map { [try topology.shardForCommand($0)] } ?? topology.shards
-        var text = ""
-        for shard in shards {
-            for replica in shard.replicas {
-                text += "\(shard.name)\t\(replica == shard.leader ? "leader" : "follower")\t\(replica)\n"
-            }
+        let rows = shards.flatMap { shard in
+            shard.replicas.map { [shard.name, $0 == shard.leader ? "leader" : "follower", $0.description] }
         }
-        try await Console.write(ByteBuffer(string: text))
+        try await output.write(
+            json: rows.map { ReplicaEntry(shard: $0[0], role: $0[1], node: $0[2]) },
+            table: TextTable.render([["SHARD", "ROLE", "NODE"]] + rows), raw: TextTable.raw(rows))
     }
 }
 
@@ -43,18 +43,22 @@ struct AddReplica: AsyncParsableCommand {
             """)
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var output: OutputOptions
     @OptionGroup var replica: ReplicaArguments
 
     func run() async throws {
         try await cluster.withClient { client in
             let before = try await replica.shard(client)
             guard !before.replicas.contains(replica.node) else {
-                return try await Console.print("\(replica.node) holds a replica of \(before.name) already")
+                return try await output.write(
+                    ReplicaChange(before, replica.node, epoch: nil),
+                    "\(replica.node) holds a replica of \(before.name) already")
             }
             let request = try NodeRequest.post(
                 APIPath.replicas(shard: before.name), MembershipRequest(node: replica.node))
             let topology = try await replica.change(before, request, client, timeout: timeout)
-            try await Console.print(
+            try await output.write(
+                ReplicaChange(topology.shard(named: before.name) ?? before, replica.node, epoch: topology.epoch),
                 "\(replica.node) follows \(before.name) from epoch \(topology.epoch) on; it serves reads once it has "
                     + "caught up: see kv status")
         }
@@ -74,6 +78,7 @@ struct RemoveReplica: AsyncParsableCommand {
             """)
 
     @OptionGroup var cluster: ClusterOptions
+    @OptionGroup var output: OutputOptions
     @OptionGroup var replica: ReplicaArguments
     @Flag(help: "Also where no other follower has everything that the leader has.")
     var force = false
@@ -83,25 +88,64 @@ struct RemoveReplica: AsyncParsableCommand {
             let before = try await replica.shard(client)
             guard before.leader != replica.node else {
                 throw CommandFailure(
-                    status: CommandFailure.unavailable,
+                    status: .unavailable,
                     message: "\(replica.node) leads \(before.name): move the leadership first, with "
                         + "kv failover \(before.name) --to FOLLOWER")
             }
             guard before.followers.contains(replica.node) else {
-                return try await Console.print("\(replica.node) holds no replica of \(before.name): nothing to remove")
+                return try await output.write(
+                    ReplicaChange(before, replica.node, epoch: nil),
+                    "\(replica.node) holds no replica of \(before.name): nothing to remove")
             }
             let request = NodeRequest(
                 method: .DELETE,
                 target: APIPath.replica(shard: before.name, node: replica.node) + (force ? "?force=true" : ""))
             let topology = try await replica.change(before, request, client, timeout: timeout)
-            let left = topology.shard(named: before.name)?.replicas.count ?? 0
-            try await Console.print(
+            let after = topology.shard(named: before.name) ?? before
+            let left = after.replicas.count
+            try await output.write(
+                ReplicaChange(after, replica.node, epoch: topology.epoch),
                 "\(replica.node) holds no replica of \(before.name) any more, from epoch \(topology.epoch) on; "
                     + "\(left) \(left == 1 ? "replica is" : "replicas are") left")
         }
     }
 
     private var timeout: TimeAmount { cluster.requestTimeout(default: 10) }
+}
+
+/// A replica by the topology, as JSON.
+struct ReplicaEntry: Encodable {
+    var shard: String
+    var role: String
+    var node: String
+}
+
+/// What adding or removing a replica came to.
+struct ReplicaChange: Encodable {
+    var shard: String
+    var node: String
+    /// False where there was nothing to change.
+    var isChanged: Bool
+    /// From which epoch on; nil where nothing changed.
+    var epoch: UInt64?
+    /// The shard's replicas now, the leader first.
+    var replicas: [String]
+
+    /// - Parameter epoch: of the topology after the change; nil where there was nothing to change.
+    init(_ shard: ShardTopology, _ node: NodeAddress, epoch: UInt64?) {
+        self.shard = shard.name
+        self.node = node.description
+        isChanged = epoch != nil
+        self.epoch = epoch
+        replicas = shard.replicas.map(\.description)
+    }
+}
+
+extension OutputOptions {
+    fileprivate func write(_ change: ReplicaChange, _ text: String) async throws {
+        let row = [change.shard, change.node, change.isChanged ? "changed" : "unchanged"] + change.replicas
+        try await write(json: change, table: text + "\n", raw: TextTable.raw([row]))
+    }
 }
 
 /// A shard and a node.

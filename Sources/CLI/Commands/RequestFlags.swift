@@ -74,6 +74,15 @@ enum FlagText {
         return version
     }
 
+    /// As ``duration(_:)``; a number without a unit is seconds and may have a fraction.
+    static func timeout(_ text: String) throws -> TimeAmount {
+        guard let seconds = Double(text) else { return try duration(text) }
+        guard seconds >= 0.001, seconds <= 3_600 else {
+            throw ValidationError("\"\(text)\" is no duration from 1ms to 1h.")
+        }
+        return .nanoseconds(Int64(seconds * 1e9))
+    }
+
     /// At least 1 ms, at most an hour.
     static func duration(_ text: String) throws -> TimeAmount {
         guard let milliseconds = DurationText.milliseconds(text), (1...3_600_000).contains(milliseconds) else {

@@ -16,18 +16,16 @@ struct StatusCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var cluster: ClusterOptions
-    @Flag(help: "Prints JSON.")
-    var json = false
+    @OptionGroup var output: OutputOptions
 
     func run() async throws {
         let timeout = min(cluster.requestTimeout(default: 2), .seconds(2))
         let status = try await cluster.withClient { try await ClusterStatus.ask($0, timeout: timeout) }
-        if json {
-            try await Console.write(ByteBuffer(bytes: try DocumentCoding.encode(status) + [UInt8(ascii: "\n")]))
-        } else {
-            try await Console.write(ByteBuffer(string: StatusTable.render(status)))
-        }
-        if !status.isHealthy { throw CommandFailure(status: CommandFailure.unavailable, message: nil) }
+        try await output.write(
+            json: status, table: StatusTable.render(status),
+            raw: TextTable.raw(StatusTable.rows(status, { String($0) }, bytes: { String($0) }))
+        )
+        if !status.isHealthy { throw CommandFailure(status: .unavailable, message: nil) }
     }
 }
 
@@ -36,22 +34,42 @@ enum StatusTable {
     static func render(_ status: ClusterStatus) -> String {
         let up = status.nodes.filter { $0.error == nil }.count
         var text = "cluster \(status.cluster), epoch \(status.epoch), \(up) of \(status.nodes.count) nodes up\n\n"
-        var rows = [["SHARD", "TERM", "ROLE", "NODE", "LSN", "LAG", "LAG MS", "KEYS≈", "SIZE", "STATE"]]
-        for shard in status.shards {
-            for (index, replica) in shard.replicas.enumerated() {
-                rows.append([
-                    index == 0 ? shard.name : "", index == 0 ? String(shard.term) : "", replica.role.rawValue,
-                    replica.address.description, number(replica.lsn),
-                    replica.role == .leader ? "" : number(replica.lagBatches),
-                    replica.role == .leader ? "" : number(replica.lagMilliseconds), number(replica.keysEstimate),
-                    replica.bytes.map(Format.bytes) ?? "-", replica.state,
-                ])
-            }
+        var rows = rows(status, Format.count, bytes: Format.bytes)
+        // A shard is named at its first replica, its leader; a leader has no lag.
+        for index in rows.indices where rows[index][2] == PositionDocument.Role.leader.rawValue {
+            rows[index][5] = ""
+            rows[index][6] = ""
         }
-        text += TextTable.render(rows, rightAligned: [1, 4, 5, 6, 7, 8])
+        for index in rows.indices.dropFirst().reversed() where rows[index][0] == rows[index - 1][0] {
+            rows[index][0] = ""
+            rows[index][1] = ""
+        }
+        text += TextTable.render([headings] + rows, rightAligned: [1, 4, 5, 6, 7, 8])
         let notes = notes(status)
         if !notes.isEmpty { text += "\n" + notes.map { $0 + "\n" }.joined() }
         return text
+    }
+
+    private static let headings = [
+        "SHARD", "TERM", "ROLE", "NODE", "LSN", "LAG", "LAG MS", "KEYS≈", "SIZE", "STATE",
+    ]
+
+    /// A row for every replica, a cell for every heading; `-` for what is not known.
+    static func rows(
+        _ status: ClusterStatus, _ number: (UInt64) -> String, bytes: (UInt64) -> String
+    ) -> [[String]] {
+        func cell(_ value: UInt64?, _ format: (UInt64) -> String) -> String {
+            if let value { format(value) } else { "-" }
+        }
+        return status.shards.flatMap { shard in
+            shard.replicas.map { replica in
+                [
+                    shard.name, String(shard.term), replica.role.rawValue, replica.address.description,
+                    cell(replica.lsn, number), cell(replica.lagBatches, number), cell(replica.lagMilliseconds, number),
+                    cell(replica.keysEstimate, number), cell(replica.bytes, bytes), replica.state,
+                ]
+            }
+        }
     }
 
     private static func notes(_ status: ClusterStatus) -> [String] {
@@ -78,6 +96,4 @@ enum StatusTable {
             "\(shard) at \(node) saved \(what) that the shard's history does not have\(rest): \(saved.file); look at "
             + "them and import what is wanted with kv import \(saved.file)"
     }
-
-    private static func number(_ number: UInt64?) -> String { number.map(Format.count) ?? "-" }
 }

@@ -20,8 +20,7 @@ struct VerifyCommand: AsyncParsableCommand {
     @OptionGroup var cluster: ClusterOptions
     @Argument(help: "The shard's name; every shard where none is given.")
     var shard: String?
-    @Flag(help: "Prints JSON.")
-    var json = false
+    @OptionGroup var output: OutputOptions
 
     func run() async throws {
         // Reading a large shard takes its time.
@@ -36,12 +35,9 @@ struct VerifyCommand: AsyncParsableCommand {
             }
             return report
         }
-        if json {
-            try await Console.write(ByteBuffer(bytes: try DocumentCoding.encode(report) + [UInt8(ascii: "\n")]))
-        } else {
-            try await Console.write(ByteBuffer(string: VerifyText.render(report)))
-        }
-        guard report.status == 0 else { throw CommandFailure(status: report.status, message: nil) }
+        try await output.write(
+            json: report, table: VerifyText.render(report), raw: TextTable.raw(VerifyText.rows(report) { String($0) }))
+        guard report.status == .done else { throw CommandFailure(status: report.status, message: nil) }
     }
 }
 

@@ -42,10 +42,10 @@ struct VerifyReport: Encodable, Equatable {
 
     var states: Set<State> { Set(shards.flatMap { $0.replicas.map(\.state) }) }
 
-    /// 0 where all are equal.
-    var status: CInt {
-        if states.contains(.different) { return CommandFailure.different }
-        return states.contains(.unavailable) ? CommandFailure.unavailable : 0
+    /// ``CommandStatus/done`` where all are equal.
+    var status: CommandStatus {
+        if states.contains(.different) { return .conditionFailed }
+        return states.contains(.unavailable) ? .unavailable : .done
     }
 }
 
@@ -134,20 +134,29 @@ enum VerifyText {
     static let differencesMax = 20
 
     static func render(_ report: VerifyReport) -> String {
-        var rows = [["SHARD", "ROLE", "NODE", "LSN", "KEYS", "RESULT"]]
-        for shard in report.shards {
-            for (index, replica) in shard.replicas.enumerated() {
-                rows.append([
-                    index == 0 ? shard.name : "", replica.role.rawValue, replica.address.description,
-                    replica.lsn.map(Format.count) ?? "-", replica.keys.map(Format.count) ?? "-", result(replica),
-                ])
-            }
+        var rows = rows(report, Format.count)
+        for index in rows.indices.dropFirst().reversed() where rows[index][0] == rows[index - 1][0] {
+            rows[index][0] = ""
         }
-        var text = TextTable.render(rows, rightAligned: [3, 4])
+        var text = TextTable.render(
+            [["SHARD", "ROLE", "NODE", "LSN", "KEYS", "RESULT"]] + rows, rightAligned: [3, 4])
         for shard in report.shards {
             for replica in shard.replicas where !replica.differences.isEmpty { text += explain(replica, shard.name) }
         }
         return text
+    }
+
+    /// A row for every replica; `-` for what is not known.
+    static func rows(_ report: VerifyReport, _ number: (UInt64) -> String) -> [[String]] {
+        func cell(_ value: UInt64?) -> String { if let value { number(value) } else { "-" } }
+        return report.shards.flatMap { shard in
+            shard.replicas.map { replica in
+                [
+                    shard.name, replica.role.rawValue, replica.address.description, cell(replica.lsn),
+                    cell(replica.keys), result(replica),
+                ]
+            }
+        }
     }
 
     private static func result(_ replica: VerifyReport.Replica) -> String {

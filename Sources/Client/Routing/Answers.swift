@@ -55,6 +55,9 @@ enum Answers {
         case Problem.Kind.notLeader.name: .notLeader
         case Problem.Kind.versionUnknown.name: .versionUnknown
         case Problem.Kind.ackTimeout.name: .ackTimeout
+        case Problem.Kind.preconditionFailed.name: .preconditionFailed
+        case Problem.Kind.notAnInteger.name: .notAnInteger
+        case Problem.Kind.counterOverflow.name: .counterOverflow
         case Problem.Kind.unknownShard.name: .notFound
         case Problem.Kind.logMismatch.name: .logMismatch
         case Problem.Kind.staleTerm.name: .staleTerm

@@ -31,6 +31,14 @@ public struct KVError: Error, Sendable {
         public static let snapshotMismatch = Code("snapshot-mismatch")
         /// What was asked for does not fit what the cluster is now.
         public static let conflict = Code("conflict")
+        /// The condition of a write does not hold: it was not made.
+        public static let preconditionFailed = Code("precondition-failed")
+        /// What is to be counted up is no 64-bit integer: nothing was changed.
+        public static let notAnInteger = Code("not-an-integer")
+        /// The sum would be no 64-bit integer: nothing was changed.
+        public static let counterOverflow = Code("counter-overflow")
+        /// A write that must not be made twice was sent, and its answer did not come: it may have been made.
+        public static let outcomeUnknown = Code("outcome-unknown")
         public static let cancelled = Code("cancelled")
         public static let internalError = Code("internal-error")
     }

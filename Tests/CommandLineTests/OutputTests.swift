@@ -1,0 +1,82 @@
+import ArgumentParser
+import Core
+import FoundationEssentials
+import NIOCore
+import Testing
+import Wire
+
+@testable import kv
+
+@Suite struct OutputTests {
+    @Test func optionsStandBeforeTheCommandOrBehindIt() throws {
+        for arguments in [
+            ["--output", "json", "--router", "a:1", "--timeout", "250ms", "get", "k"],
+            ["get", "--output", "json", "k", "--router", "a:1", "--timeout", "250ms"],
+            ["--json", "get", "k", "--router", "a:1", "--timeout", "0.25"],
+        ] {
+            let get = try #require(try KV.parseAsRoot(arguments) as? GetCommand)
+            #expect(get.output.format(default: .raw) == .json)
+            #expect(get.cluster.router == "a:1")
+            #expect(get.cluster.timeout == .milliseconds(250))
+        }
+        let nested = try #require(try KV.parseAsRoot(["--output", "raw", "replica", "list"]) as? ListReplicas)
+        #expect(nested.output.format() == .raw)
+        let plain = try #require(try KV.parseAsRoot(["get", "k"]) as? GetCommand)
+        #expect(plain.output.format(default: .raw) == .raw)
+        #expect(plain.output.format() == .table)
+    }
+
+    @Test func recordsAsJSON() throws {
+        func json(_ record: DataRecord) throws -> String {
+            String(decoding: try DocumentCoding.encode(record), as: UTF8.self)
+        }
+        let version = Version(rawValue: 0xAB)
+        #expect(
+            try json(DataRecord(key: "a/\"b".utf8, version: version, value: ByteBuffer(string: "ü\n")))
+                == #"{"key":"a/\"b","value":"ü\n","version":"00000000000000ab"}"#)
+        #expect(
+            try json(DataRecord(key: [0xFF, 0], version: version, value: ByteBuffer(bytes: [0xC3])))
+                == #"{"key_base64":"/wA=","value_base64":"ww==","version":"00000000000000ab"}"#)
+        #expect(
+            try json(DataRecord(key: "n".utf8, version: version, number: -7))
+                == #"{"key":"n","number":-7,"version":"00000000000000ab"}"#)
+    }
+
+    @Test func cellsShowBytes() {
+        let cases: [([UInt8], String)] = [
+            (Array("grün, \\ and\ttab\n".utf8), #"grün, \\ and\ttab\n"#), ([0x61, 0xFF, 0x07, 0x5C], #"a\xff\x07\\"#),
+            ([0x1B, 0x5B], #"\x1b["#), ([], ""),
+        ]
+        for (bytes, cell) in cases { #expect(TextTable.cell(bytes) == cell) }
+        let long = [UInt8](repeating: UInt8(ascii: "x"), count: 101)
+        #expect(TextTable.cell(long) == String(repeating: "x", count: 100) + "… (101 bytes)")
+    }
+
+    @Test func rawRowsHaveOneLineEach() {
+        #expect(TextTable.raw([["a", "b\tc\nd"], ["", "-"]]) == ByteBuffer(string: "a\tb c d\n\t-\n"))
+    }
+
+    @Test(arguments: [["put"], ["get", "k", "--output", "xml"], ["nonsense"], ["put", "k", "v", "--ack", "0"]])
+    func aWrongCommandLineIsToldInOneLine(arguments: [String]) throws {
+        do {
+            _ = try KV.parseAsRoot(arguments)
+        } catch {
+            let failure = KV.failure(for: error)
+            #expect(failure.status == .usage)
+            let message = try #require(failure.message)
+            #expect(!message.contains("\n"))
+            #expect(message.hasSuffix(" --help)"), "\(message)")
+        }
+    }
+
+    /// What `kv --help` prints and what the documentation says are one list.
+    @Test func exitStatusesAreDocumented() throws {
+        let path = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+        let document = try #require(FileManager.default.contents(atPath: "/\(path)/docs/client.md"))
+        let text = String(decoding: document, as: UTF8.self)
+        for status in CommandStatus.allCases {
+            #expect(text.contains("\n| \(status.rawValue) | \(status.meaning) |\n"))
+            #expect(KV.helpMessage().contains("  \(status.rawValue)"))
+        }
+    }
+}
