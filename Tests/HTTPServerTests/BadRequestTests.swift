@@ -7,158 +7,13 @@ import Testing
 
 /// Requests that get no handler's answer, and odd ones that do.
 @Suite struct BadRequestTests {
-    struct Case: Sendable, CustomTestStringConvertible {
-        let name: String
-        let bytes: [UInt8]
-        /// The peer ends its side after these bytes.
-        let finishes: Bool
-        let status: Int
-        var testDescription: String { name }
-
-        init(_ name: String, _ text: String, _ status: Int, finishes: Bool = false) {
-            self.init(name, Array(text.utf8), status, finishes: finishes)
-        }
-
-        init(_ name: String, _ bytes: [UInt8], _ status: Int, finishes: Bool = false) {
-            self.name = name
-            self.bytes = bytes
-            self.finishes = finishes
-            self.status = status
-        }
-    }
-
-    static let requestLines: [Case] = [
-        Case("no target", "GET HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("empty target", "GET  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("relative target", "GET a/b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("space in the target", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("tab in the target", "GET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("NUL in the target", "GET /a\0b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("bare CR in the target", "GET /a\rb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("unknown scheme", "GET ftp://a/b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("URL without authority", "GET http:///b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("* of GET", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("CONNECT with bytes behind it", "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n\u{16}\u{3}\u{1}", 400),
-        Case("unknown method", "FROB / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("method in lower case", "get / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("space before the method", " GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("no version", "GET /\r\nHost: a\r\n\r\n", 400),
-        Case("HTTP/0.9", "GET / HTTP/0.9\r\nHost: a\r\n\r\n", 400),
-        Case("HTTP/2.0", "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
-        Case("HTTP/1.2", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", 400),
-        Case("HTTP/1.10", "GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400),
-        Case("http/1.1", "GET / http/1.1\r\nHost: a\r\n\r\n", 400),
-        Case("another protocol", "GET / ICE/1.0\r\nHost: a\r\n\r\n", 400),
-        Case("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        Case("TLS hello", [0x16, 3, 1, 0, 0xa5, 1, 0, 0, 0xa1, 3, 3] + Array(repeating: 0x5c, count: 150), 400),
-        Case("SSH banner", "SSH-2.0-OpenSSH_9.6\r\n", 400),
-        Case("a RESP command", "*1\r\n$4\r\nPING\r\n", 400),
-        Case("zeroes", Array(repeating: 0, count: 100), 400),
-        Case("high bytes", Array(repeating: 0xff, count: 100), 400),
-        Case("a line of text", "hello, is this thing on?\r\n\r\n", 400),
-        Case("an answer", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 400),
-        Case("target over the limit", get("/" + String(repeating: "t", count: 2_000)), 414),
-        Case("target over every limit", get("/" + String(repeating: "t", count: 500_000)), 414),
-        Case("URL over every limit", get("http://a/" + String(repeating: "t", count: 500_000)), 414),
-        Case("target over every limit, never ended", "GET /" + String(repeating: "t", count: 500_000), 414),
-    ]
-
-    static let fields: [Case] = [
-        Case("no host", "GET / HTTP/1.1\r\n\r\n", 400),
-        Case("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
-        Case("the same host twice", "GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400),
-        Case("host list", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
-        Case("host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
-        Case("host with user information", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
-        Case("folded field", "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", 400),
-        Case("fold before any field", "GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400),
-        Case("space before the colon", "GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n", 400),
-        Case("no colon", "GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n", 400),
-        Case("no name", "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", 400),
-        Case("NUL in a name", "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", 400),
-        Case("NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", 400),
-        Case("control byte in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\u{1}c\r\n\r\n", 400),
-        Case("bare CR in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\rY: c\r\n\r\n", 400),
-        Case("bare LF", "GET / HTTP/1.1\nHost: a\n\n", 400),
-        Case("bare LF behind a field", "GET / HTTP/1.1\r\nHost: a\r\nX: b\nY: c\r\n\r\n", 400),
-        Case("unknown expectation", put("/", "b", "Expect: 200-ok\r\n"), 417),
-        Case("two expectations", put("/", "b", "Expect: 100-continue, x\r\n"), 417),
-        Case("fields over the limit", get("/", "X: \(String(repeating: "v", count: 5_000))\r\n"), 431),
-        Case("many fields over the limit", get("/", String(repeating: "X: vvvvvvvvvvvvv\r\n", count: 250)), 431),
-        Case("field over every limit", get("/", "X: \(String(repeating: "v", count: 500_000))\r\n"), 431),
-        Case("name over every limit", get("/", "\(String(repeating: "X", count: 500_000)): v\r\n"), 431),
-        Case("more fields than the limit", get("/", String(repeating: "X:\r\n", count: 300)), 431),
-        Case("field never ended", "GET / HTTP/1.1\r\nX: " + String(repeating: "v", count: 500_000), 431),
-    ]
-
-    static let framing: [Case] = [
-        Case("content-length -1", framed("Content-Length: -1"), 400),
-        Case("content-length -0", framed("Content-Length: -0"), 400),
-        Case("content-length +1", framed("Content-Length: +1"), 400),
-        Case("content-length 1.0", framed("Content-Length: 1.0"), 400),
-        Case("content-length 0x1", framed("Content-Length: 0x1"), 400),
-        Case("content-length of a letter", framed("Content-Length: a"), 400),
-        Case("no content-length", framed("Content-Length:"), 400),
-        Case("content-length 1 1", framed("Content-Length: 1 1"), 400),
-        Case("content-length 1, 1", framed("Content-Length: 1, 1"), 400),
-        Case("content-length over 64 bits", framed("Content-Length: 18446744073709551617"), 400),
-        Case("content-length over 63 bits", framed("Content-Length: 9223372036854775808"), 400),
-        Case("content-length 2^63-1", framed("Content-Length: 9223372036854775807"), 413),
-        Case("content-length twice", framed("Content-Length: 1\r\nContent-Length: 1"), 400),
-        Case("two content-lengths", framed("Content-Length: 1\r\nContent-Length: 2"), 400),
-        Case("both lengths", framed("Content-Length: 1\r\nTransfer-Encoding: chunked"), 400),
-        Case("both lengths, turned round", framed("Transfer-Encoding: chunked\r\nContent-Length: 1"), 400),
-        Case("transfer-encoding gzip", framed("Transfer-Encoding: gzip"), 400),
-        Case("transfer-encoding gzip, chunked", framed("Transfer-Encoding: gzip, chunked"), 400),
-        Case("transfer-encoding chunked, gzip", framed("Transfer-Encoding: chunked, gzip"), 400),
-        Case("transfer-encoding chunked, chunked", framed("Transfer-Encoding: chunked, chunked"), 400),
-        Case("transfer-encoding twice", framed("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), 400),
-        Case("transfer-encoding xchunked", framed("Transfer-Encoding: xchunked"), 400),
-        Case("transfer-encoding identity", framed("Transfer-Encoding: identity"), 400),
-        Case("transfer-encoding \"chunked\"", framed("Transfer-Encoding: \"chunked\""), 400),
-        Case("space before transfer-encoding's colon", framed("Transfer-Encoding : chunked"), 400),
-        Case("transfer-encoding of HTTP/1.0", "PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        Case("chunk size of a letter", chunked("g\r\n"), 400),
-        Case("chunk size -1", chunked("-1\r\n"), 400),
-        Case("chunk size 0x1", chunked("0x1\r\na\r\n0\r\n\r\n"), 400),
-        Case("no chunk size", chunked("\r\na\r\n0\r\n\r\n"), 400),
-        Case("chunk size over 64 bits", chunked("10000000000000001\r\na"), 400),
-        Case("chunk size with a space before it", chunked(" 1\r\na\r\n0\r\n\r\n"), 400),
-        Case("chunk longer than its size", chunked("1\r\nab\r\n0\r\n\r\n"), 400),
-        Case("chunk size ended by LF", chunked("1\na\r\n0\r\n\r\n"), 400),
-        Case("chunk ended by LF", chunked("1\r\na\n0\r\n\r\n"), 400),
-        Case("trailer with no colon", chunked("1\r\na\r\n0\r\nnonsense\r\n\r\n"), 400),
-        Case("trailers over the limit", chunked("0\r\nX: \(String(repeating: "v", count: 500_000))\r\n\r\n"), 431),
-        Case("body over the limit", put("/", String(repeating: "b", count: 1_001)), 413),
-        Case("body over the limit, not sent", framed("Content-Length: 1001"), 413),
-        Case("chunk over the limit", chunked("3e9\r\n" + String(repeating: "b", count: 1_001) + "\r\n0\r\n\r\n"), 413),
-        Case("chunks over the limit", chunked(String(repeating: "1\r\nb\r\n", count: 1_001) + "0\r\n\r\n"), 413),
-        Case("chunk that never ends", chunked("ffffffff\r\n" + String(repeating: "b", count: 5_000)), 413),
-        Case("huge body over the limit", put("/", String(repeating: "b", count: 8_000_000)), 413),
-        Case("expectation with a body over the limit", framed("Content-Length: 1001\r\nExpect: 100-continue"), 413),
-    ]
-
-    static let unfinished: [Case] = [
-        Case("end in the method", "GE", 400, finishes: true),
-        Case("end in the target", "GET /abc", 400, finishes: true),
-        Case("end in a name", "GET / HTTP/1.1\r\nHo", 400, finishes: true),
-        Case("end in a value", "GET / HTTP/1.1\r\nHost: a", 400, finishes: true),
-        Case("end before the blank line", "GET / HTTP/1.1\r\nHost: a\r\n", 400, finishes: true),
-        Case("end in a body", framed("Content-Length: 10"), 400, finishes: true),
-        Case("end in a chunk size", chunked("1"), 400, finishes: true),
-        Case("end in a chunk", chunked("5\r\nab"), 400, finishes: true),
-        Case("end before the last chunk", chunked("1\r\na\r\n"), 400, finishes: true),
-        Case("end in the trailers", chunked("1\r\na\r\n0\r\nX: a\r\n"), 400, finishes: true),
-    ]
-
-    private static func framed(_ fields: String) -> String { "PUT / HTTP/1.1\r\nHost: a\r\n\(fields)\r\n\r\n1" }
+    static let all =
+        RequestShape.requestLines + RequestShape.fields + RequestShape.framing(target: "/") + RequestShape.overLimits
+        + RequestShape.unfinished
 
     private static func chunked(_ body: String) -> String {
         "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\(body)"
     }
-
-    static let all = requestLines + fields + framing + unfinished
 
     private let setup = TestServer.Setup(
         limits: {
@@ -168,7 +23,7 @@ import Testing
 
     /// Alone, and cut in two at each of a few places, behind good requests that are still answered.
     @Test(arguments: all)
-    func isRefusedAndTheConnectionCloses(bad: Case) async throws {
+    func isRefusedAndTheConnectionCloses(bad: RequestShape) async throws {
         try await TestServer.run(setup) { server in
             let good = Array((get("/one") + put("/two", "body") + get("/three")).utf8)
             let echoes = ["GET /one", "PUT /two body", "GET /three"]
@@ -287,6 +142,15 @@ import Testing
         Odd("chunked", chunked("1\r\nb\r\n00a\r\ncdefghijkl\r\n0\r\n\r\n"), "PUT / bcdefghijkl"),
         Odd("chunked, nothing in it", chunked("0\r\n\r\n"), "PUT /"),
         Odd("chunked with extensions and trailers", chunked("1;x=y\r\nb\r\n0;z\r\nX: y\r\nZ: w\r\n\r\n"), "PUT / b"),
+        Odd("zeroes before a chunk size", chunked("00000000000000000001\r\nb\r\n0\r\n\r\n"), "PUT / b"),
+        Odd("quoted chunk extension", chunked("1;x=\"y;z\"\r\nb\r\n0\r\n\r\n"), "PUT / b"),
+        Odd("a trailer that names a host", chunked("1\r\nb\r\n0\r\nHost: b\r\n\r\n"), "PUT / b"),
+        Odd("an underscore in the name", put("/a", "b", "Transfer_Encoding: chunked\r\n"), "PUT /a b"),
+        Odd("a length that is another field's", put("/a", "b", "X-Content-Length: 9\r\n"), "PUT /a b"),
+        Odd("tab before a value", "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length:\t1\r\n\r\nb", "PUT /a b"),
+        Odd("URL of another host", "GET http://b:81/c HTTP/1.1\r\nHost: a\r\n\r\n", "GET /c"),
+        Odd("invalid percent", get("/a%zz%"), "GET /a%zz%"),
+        Odd("dots in the path", get("/a/../b/./c"), "GET /a/../b/./c"),
         Odd("chunked in odd case", "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n0\r\n\r\n", "PUT /"),
         Odd("high bytes in a value", get("/a", "X: \u{e9}\u{fc}\r\n"), "GET /a"),
         Odd("expectation without a body", get("/a", "Expect: 100-continue\r\n"), "GET /a"),

@@ -124,6 +124,7 @@ final class TestHandler: HTTPHandler {
             case .targetTooLong: 414
             case .unknownExpectation: 417
             case .headersTooLarge: 431
+            case .unknownTransferCoding: 501
             case .overloaded: 503
             }
         return HTTPResponse(
@@ -144,12 +145,4 @@ final class Waiting: Sendable {
         guard let (request, exchange) = exchanges.withLock({ $0.popLast() }) else { return }
         exchange.eventLoop.execute { exchange.respond(TestServer.echo(of: request)) }
     }
-}
-
-func get(_ target: String, _ fields: String = "") -> String {
-    "GET \(target) HTTP/1.1\r\nHost: a\r\n\(fields)\r\n"
-}
-
-func put(_ target: String, _ body: String, _ fields: String = "") -> String {
-    "PUT \(target) HTTP/1.1\r\nHost: a\r\nContent-Length: \(body.utf8.count)\r\n\(fields)\r\n\(body)"
 }

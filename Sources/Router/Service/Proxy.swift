@@ -73,11 +73,16 @@ final class Proxy {
 
     // MARK: Header fields
 
-    /// What a node needs to know of the client's request.
+    /// What a node needs to know of the client's request: not what `connection` names as the client's connection's own
+    /// (RFC 9110 section 7.6.1).
     private static func forwarded(_ headers: HTTPHeaders) -> [(name: String, value: String)] {
         var forwarded: [(name: String, value: String)] = []
         for (name, value) in headers where isForwarded(name.lowercased()) {
             forwarded.append((name: name, value: value))
+        }
+        if !forwarded.isEmpty {
+            let ownFields = headers[canonicalForm: "connection"].map { $0.lowercased() }
+            if !ownFields.isEmpty { forwarded.removeAll { ownFields.contains($0.name.lowercased()) } }
         }
         return forwarded
     }

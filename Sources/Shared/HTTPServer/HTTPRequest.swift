@@ -48,6 +48,8 @@ public enum HTTPRejection: Sendable, Hashable {
     case bodyTooLarge(limit: Int)
     /// 414
     case targetTooLong(limit: Int)
+    /// 501: a transfer coding besides chunked.
+    case unknownTransferCoding(String)
     /// 417: an `Expect` other than `100-continue`.
     case unknownExpectation(String)
     /// 431

@@ -42,7 +42,7 @@ struct IncomingRequest {
             return .refuse(rejection)
         }
         guard isPlausibleTarget(of: head) else {
-            return .refuse(.malformed("the request target is neither a path nor an http URL"))
+            return .refuse(.malformed("the request target is neither a path nor an http URL of one host"))
         }
         declaredBytes = fields.contentLength ?? 0
         guard declaredBytes <= bodyBytesMax else { return .refuse(.bodyTooLarge(limit: bodyBytesMax)) }
@@ -87,7 +87,7 @@ struct IncomingRequest {
         return absoluteFormPath(of: uri) != nil || (uri == "*" && head.method == .OPTIONS)
     }
 
-    /// Where path or query of an absolute URL starts; nil where it is none, or has no authority.
+    /// Where path or query of an absolute URL starts; nil where it is none, or its authority names no host.
     private func absoluteFormPath(of uri: String) -> String.Index? {
         let scheme = "http://"
         let bytes = uri.utf8
@@ -95,7 +95,10 @@ struct IncomingRequest {
         let authority = bytes.index(bytes.startIndex, offsetBy: scheme.utf8.count)
         guard uri[..<authority].lowercased() == scheme else { return nil }
         let path = bytes[authority...].firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") }
-        return path == authority ? nil : path ?? bytes.endIndex
+        let end = path ?? bytes.endIndex
+        // No user information either: RFC 9110 section 4.2.4 takes it for an attempt to deceive.
+        guard end != authority, bytes[authority..<end].allSatisfy(isHostByte) else { return nil }
+        return end
     }
 }
 
@@ -103,9 +106,9 @@ struct IncomingRequest {
 private struct Fields {
     private var bytes = 0
     private var hosts = 0
-    private var transferEncodings = 0
     private(set) var contentLength: Int?
-    private(set) var chunked = false
+    /// The codings of all fields together, as they stand; nil where there are none.
+    private var transferEncoding: String?
     private(set) var upgrade = false
     private(set) var expectation: String?
 
@@ -116,7 +119,7 @@ private struct Fields {
             hosts += 1
             guard trimmed(value).utf8.allSatisfy(isHostByte) else { return .malformed("the host field is not a host") }
         case 6 where name.isEqualCaseInsensitiveASCII(to: "expect"):
-            expectation = trimmed(value)
+            expectation = list(expectation, trimmed(value))
         case 7 where name.isEqualCaseInsensitiveASCII(to: "upgrade"):
             upgrade = true
         case 14 where name.isEqualCaseInsensitiveASCII(to: "content-length"):
@@ -127,8 +130,7 @@ private struct Fields {
             }
             contentLength = length
         case 17 where name.isEqualCaseInsensitiveASCII(to: "transfer-encoding"):
-            transferEncodings += 1
-            chunked = trimmed(value).isEqualCaseInsensitiveASCII(to: "chunked")
+            transferEncoding = list(transferEncoding, trimmed(value))
         default: break
         }
         return nil
@@ -141,13 +143,27 @@ private struct Fields {
         guard hosts == 1 || (hosts == 0 && version.minor == 0) else {
             return .malformed(hosts == 0 ? "the host field is missing" : "there is more than one host field")
         }
-        guard transferEncodings > 0 else { return nil }
+        guard let transferEncoding else { return nil }
         guard contentLength == nil, version.minor > 0 else { return Fields.ambiguous }
-        guard transferEncodings == 1, chunked else {
-            return .malformed("the only transfer encoding served is chunked")
-        }
-        return nil
+        return transferEncoding.isEqualCaseInsensitiveASCII(to: "chunked") ? nil : rejection(of: transferEncoding)
     }
+
+    var chunked: Bool { transferEncoding != nil }
+
+    /// RFC 9112 section 6.1: where chunked is not the last coding, or is there twice, nobody can tell where the body
+    /// ends; where another comes before it, the body could be found but not read.
+    private func rejection(of codings: String) -> HTTPRejection {
+        let codings = codings.split(separator: ",", omittingEmptySubsequences: false).map { coding in
+            trimmed(String(coding.drop { $0 == " " || $0 == "\t" }))
+        }
+        guard let last = codings.last, last.isEqualCaseInsensitiveASCII(to: "chunked"),
+            codings.dropLast().allSatisfy({ !$0.isEmpty && !$0.isEqualCaseInsensitiveASCII(to: "chunked") })
+        else { return Fields.ambiguous }
+        return .unknownTransferCoding(codings[0])
+    }
+
+    /// Several fields of a name are one list, RFC 9110 section 5.3.
+    private func list(_ before: String?, _ value: String) -> String { before.map { "\($0),\(value)" } ?? value }
 
     /// The decoder leaves white space at the end of a value.
     private func trimmed(_ value: String) -> String {
@@ -158,19 +174,19 @@ private struct Fields {
 
     /// Two ways to read the length of one message: request smuggling, RFC 9112 section 11.2.
     private static let ambiguous = HTTPRejection.malformed("the length of the body is ambiguous")
+}
 
-    /// RFC 3986 section 3.2.2, generously: what no host and port can contain is left out.
-    private func isHostByte(_ byte: UInt8) -> Bool {
+/// RFC 3986 section 3.2.2, generously: what no host and port can contain is left out.
+private func isHostByte(_ byte: UInt8) -> Bool {
+    switch byte {
+    case 0x21...0x7e:
         switch byte {
-        case 0x21...0x7e:
-            switch byte {
-            case UInt8(ascii: "/"), UInt8(ascii: "?"), UInt8(ascii: "#"), UInt8(ascii: "@"), UInt8(ascii: "\\"),
-                UInt8(ascii: ","), UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: ">"):
-                false
-            default: true
-            }
-        default: false
+        case UInt8(ascii: "/"), UInt8(ascii: "?"), UInt8(ascii: "#"), UInt8(ascii: "@"), UInt8(ascii: "\\"),
+            UInt8(ascii: ","), UInt8(ascii: "\""), UInt8(ascii: "<"), UInt8(ascii: ">"):
+            false
+        default: true
         }
+    default: false
     }
 }
 

@@ -70,6 +70,8 @@ extension Problem {
             self.init(.targetTooLong, "The request target is longer than \(limit) bytes.")
         case .unknownExpectation(let expectation):
             self.init(.expectationFailed, "\"\(expectation)\" is not an expectation this server knows.")
+        case .unknownTransferCoding(let coding):
+            self.init(.unsupported, "The transfer coding \"\(coding)\" is not supported: send chunked alone.")
         case .headersTooLarge(let limit):
             self.init(.headersTooLarge, "The header fields are larger than \(limit) bytes together.")
         case .overloaded:
