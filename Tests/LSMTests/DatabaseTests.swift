@@ -170,9 +170,9 @@ import Testing
         }
         for key in ["b", "a", "c"] { try database.put(key, key + key, version: 3) }
         var seen: [String] = []
-        try database.forEachUserRecord { key, version, value in
-            seen.append(
-                "\(String(decoding: key, as: UTF8.self)) \(version.rawValue) \(String(decoding: value, as: UTF8.self))")
+        try database.forEachUserRecord { key, value in
+            let text = String(decoding: value.bytes, as: UTF8.self)
+            seen.append("\(String(decoding: key, as: UTF8.self)) \(value.version.rawValue) \(text)")
             return true
         }
         #expect(seen == ["a 3 aa", "b 3 bb", "c 3 cc"])

@@ -14,7 +14,7 @@ extension Database {
         var found: Found?
         try read(key: ByteBuffer(string: key), tier: tier) { lookup in
             switch lookup {
-            case .value(let version, let bytes): found = .value(version.rawValue, Array(bytes))
+            case .value(let value): found = .value(value.version.rawValue, Array(value.bytes))
             case .missing: found = .missing
             case .wouldBlock: found = .wouldBlock
             }

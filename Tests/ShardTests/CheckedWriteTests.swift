@@ -26,7 +26,7 @@ import Testing
     private func stored(_ key: String, _ rig: Rig) throws -> String? {
         var value: String?
         try rig.sink.read(key: ByteBuffer(string: key), tier: .disk) { lookup in
-            if case .value(_, let bytes) = lookup { value = String(decoding: bytes, as: UTF8.self) }
+            if case .value(let found) = lookup { value = String(decoding: found.bytes, as: UTF8.self) }
         }
         return value
     }

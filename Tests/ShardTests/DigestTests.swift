@@ -18,7 +18,7 @@ import Wire
         for record in records {
             record.key.withUnsafeBytes { key in
                 record.value.withUnsafeBytes { value in
-                    digests.add(key: key, version: Version(rawValue: record.version), value: value)
+                    digests.add(key: key, StoredValue(version: Version(rawValue: record.version), bytes: value))
                 }
             }
         }

@@ -105,7 +105,7 @@ extension TwinSink: ValueSource {
                 continue
             }
             let stored = record.value.flatMap { StoredValue(decoding: $0) }
-            found = stored.map { .value(version: $0.version, bytes: $0.bytes) } ?? .missing
+            found = stored.map { .value($0) } ?? .missing
         }
         return found
     }
@@ -205,9 +205,10 @@ extension ShardReplica {
     /// Every user record, as text.
     func content() throws -> [String] {
         var records: [String] = []
-        try database.forEachUserRecord { key, version, value in
-            records.append(
-                "\(String(decoding: key, as: UTF8.self)) \(version) \(String(decoding: value, as: UTF8.self))")
+        try database.forEachUserRecord { key, value in
+            let text = String(decoding: value.bytes, as: UTF8.self)
+            let expiry = value.expiresMilliseconds.map { " until \($0)" } ?? ""
+            records.append("\(String(decoding: key, as: UTF8.self)) \(value.version) \(text)\(expiry)")
             return true
         }
         return records

@@ -36,7 +36,8 @@ import Wire
 
     private func values(_ replica: ShardReplica) throws -> [String: String] {
         var values: [String: String] = [:]
-        try replica.database.forEachUserRecord { key, _, value in
+        try replica.database.forEachUserRecord { key, stored in
+            let value = stored.bytes
             let name = String(validating: key, as: UTF8.self) ?? "base64:\(Data(key).base64EncodedString())"
             values[name] = String(validating: value, as: UTF8.self) ?? "base64:\(Data(value).base64EncodedString())"
             return true

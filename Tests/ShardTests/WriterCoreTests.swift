@@ -36,7 +36,7 @@ import Wire
             core = WriterCore(
                 configuration: configuration, role: role, position: position, latestSequence: 0,
                 promise: promises.state.withLock { $0.promise }, sink: sink, values: sink, promises: promises,
-                log: log, inbox: inbox, clock: clock.clock, logger: quietLogger)
+                log: log, inbox: inbox, clock: clock.clock, expiries: ExpiryClock(clock.clock), logger: quietLogger)
         }
 
         func submit(_ id: Int, _ operations: [WriteOperation]) throws {
@@ -202,7 +202,7 @@ import Wire
         rig.core = WriterCore(
             configuration: rig.core.configuration, role: .leader(term: 1), position: .start, latestSequence: 0,
             promise: nil, sink: failing, values: rig.sink, promises: rig.promises, log: rig.log, inbox: rig.inbox,
-            clock: rig.clock.clock, logger: quietLogger)
+            clock: rig.clock.clock, expiries: ExpiryClock(rig.clock.clock), logger: quietLogger)
         try rig.submit(1, (0..<5).map { put("k\($0)", "1") })
         _ = rig.core.drain()
         let receipt = try #require(rig.receipt(1))

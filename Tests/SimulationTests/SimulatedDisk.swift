@@ -150,7 +150,7 @@ extension SimulatedDisk: ValueSource {
                             record.key.dropFirst().elementsEqual(key.readableBytesView)
                         else { continue }
                         let stored = record.value.flatMap { StoredValue(decoding: $0) }
-                        found = stored.map { .value(version: $0.version, bytes: $0.bytes) } ?? .missing
+                        found = stored.map { .value($0) } ?? .missing
                     }
                     if let found { body(found) }
                     return .success(found != nil)

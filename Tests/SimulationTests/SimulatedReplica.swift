@@ -1,4 +1,5 @@
 import Core
+import LSM
 import NIOCore
 import Sharding
 import Synchronization
@@ -66,7 +67,7 @@ final class SimulatedReplica {
             configuration: configuration, role: role, position: disk.last,
             latestSequence: disk.read { $0.records }, promise: disk.read { $0.promise }, sink: disk, values: disk,
             promises: disk, log: commits, inbox: inbox, clock: process.node.clock.shardClock,
-            logger: Simulation.quietLogger)
+            expiries: ExpiryClock(process.node.clock.shardClock), logger: Simulation.quietLogger)
         if let staging = disk.read({ $0.staging }) {
             reception.restore(staging.manifest, received: staging.received, now: process.node.clock.monotonic)
         }

@@ -17,6 +17,8 @@ public enum KVHeader {
     public static let clock = "kv-clock"
     /// Milliseconds that a follower's answer may be behind the leader, decimal. Absent where it does not know.
     public static let lag = "kv-lag"
+    /// What is left of the life of a value that expires, in milliseconds, with their unit: `29993ms`.
+    public static let expiresIn = "kv-expires-in"
     /// On a read: the version the answer has to include at least, 16 hex digits.
     public static let minVersion = "kv-min-version"
     /// CRC-32C of the body, eight hex digits: on parts of snapshot files.

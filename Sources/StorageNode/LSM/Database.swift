@@ -13,8 +13,8 @@ public enum ReadTier: Sendable {
 
 /// What a read found.
 public enum Lookup {
-    /// `bytes` are lent: valid until the closure they were given to returns.
-    case value(version: Version, bytes: UnsafeRawBufferPointer)
+    /// Its bytes are lent: valid until the closure they were given to returns.
+    case value(StoredValue)
     case missing
     /// The answer is not in memory. Only with ``ReadTier/memory``.
     case wouldBlock
@@ -113,7 +113,8 @@ public final class Database: Sendable {
 
     // MARK: Reading
 
-    /// Looks a user key up and lends what it found to `body`, which is called exactly once unless this throws.
+    /// Looks a user key up and lends what it found to `body`, which is called exactly once unless this throws. A value
+    /// that has expired is found as long as it is stored.
     ///
     /// Throws `KVError`: `.corrupted` for a damaged block or a record that is no stored value, `.storageFailed`,
     /// `.unavailable` once closed.
@@ -168,7 +169,7 @@ public final class Database: Sendable {
         guard let value = StoredValue(decoding: UnsafeRawBufferPointer(start: start, count: length)) else {
             return KVError(.corrupted, "a record in \(path) is no stored value of this version")
         }
-        body(.value(version: value.version, bytes: value.bytes))
+        body(.value(value))
         return nil
     }
 

@@ -69,9 +69,9 @@ extension Database {
     }
 
     /// Calls `body` for every user record in key order with bytes that are lent, until it returns false; from one
-    /// snapshot. For verification, not for serving. Blocks.
+    /// snapshot; also those that have expired. For verification, not for serving. Blocks.
     public func forEachUserRecord(
-        _ body: (_ key: UnsafeRawBufferPointer, _ version: Version, _ value: UnsafeRawBufferPointer) -> Bool
+        _ body: (_ key: UnsafeRawBufferPointer, _ value: StoredValue) -> Bool
     ) throws(KVError) {
         var isDamaged = false
         try forEachRecord(from: [KeySpace.user]) { key, record in
@@ -80,7 +80,7 @@ extension Database {
                 isDamaged = true
                 return false
             }
-            return body(UnsafeRawBufferPointer(rebasing: key[1...]), value.version, value.bytes)
+            return body(UnsafeRawBufferPointer(rebasing: key[1...]), value)
         }
         if isDamaged { throw KVError(.corrupted, "a record in \(path) is no stored value of this version") }
     }

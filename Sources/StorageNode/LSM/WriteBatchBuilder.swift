@@ -20,7 +20,7 @@ public struct WriteBatchBuilder {
 
     /// What one user record takes at most, to size the buffer.
     public static func putBytesMax(keyBytes: Int, valueBytes: Int) -> Int {
-        1 + varintBytesMax + 1 + keyBytes + varintBytesMax + StoredValue.headerBytes + valueBytes
+        1 + varintBytesMax + 1 + keyBytes + varintBytesMax + StoredValue.expiringHeaderBytes + valueBytes
     }
 
     /// - Parameters:
@@ -51,7 +51,10 @@ public struct WriteBatchBuilder {
     }
 
     /// A put of a user key.
-    public mutating func put(key: UnsafeRawBufferPointer, version: Version, value: UnsafeRawBufferPointer) {
+    /// - Parameter expires: when the value is gone, in milliseconds since the Unix epoch; nil for never.
+    public mutating func put(
+        key: UnsafeRawBufferPointer, version: Version, expires: UInt64? = nil, value: UnsafeRawBufferPointer
+    ) {
         let bytesMax = WriteBatchBuilder.putBytesMax(keyBytes: key.count, valueBytes: value.count)
         buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: bytesMax) { target in
             var cursor = RecordWriter(target)
@@ -59,9 +62,16 @@ public struct WriteBatchBuilder {
             cursor.varint(1 + key.count)
             cursor.byte(KeySpace.user)
             cursor.bytes(key)
-            cursor.varint(StoredValue.headerBytes + value.count)
-            cursor.byte(0)
-            cursor.bigEndian(version.rawValue)
+            if let expires {
+                cursor.varint(StoredValue.expiringHeaderBytes + value.count)
+                cursor.byte(StoredValue.expiringFlags)
+                cursor.bigEndian(version.rawValue)
+                cursor.bigEndian(expires)
+            } else {
+                cursor.varint(StoredValue.headerBytes + value.count)
+                cursor.byte(StoredValue.plainFlags)
+                cursor.bigEndian(version.rawValue)
+            }
             cursor.bytes(value)
             return cursor.offset
         }
@@ -82,9 +92,11 @@ public struct WriteBatchBuilder {
         count += 1
     }
 
-    @inlinable public mutating func put(key: ByteBuffer, version: Version, value: ByteBuffer) {
+    @inlinable public mutating func put(
+        key: ByteBuffer, version: Version, expires: UInt64? = nil, value: ByteBuffer
+    ) {
         key.withUnsafeReadableBytes { key in
-            value.withUnsafeReadableBytes { value in put(key: key, version: version, value: value) }
+            value.withUnsafeReadableBytes { value in put(key: key, version: version, expires: expires, value: value) }
         }
     }
 

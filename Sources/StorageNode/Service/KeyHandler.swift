@@ -14,6 +14,7 @@ import Wire
 final class KeyHandler {
     private static let allowedMethods = "GET, HEAD, PUT, DELETE, POST"
     private static let incrementParameter = "incr"
+    private static let ttlParameter = "ttl"
 
     private let node: Node
     private let eventLoop: any EventLoop
@@ -52,6 +53,8 @@ final class KeyHandler {
         var guarantees = Guarantees()
         /// What a POST adds to a counter.
         var increment: Int64?
+        /// How long the value of a PUT lives, in milliseconds; nil for ever.
+        var ttl: UInt64?
         var exchange: HTTPExchange
         /// False where a read has waited for its version already.
         var mayWait: Bool
@@ -66,15 +69,7 @@ final class KeyHandler {
         var asked = Request(
             request: request, target: target, bytes: bytes, query: query, exchange: exchange, mayWait: mayWait)
         if target.query != nil {
-            let parameters = try QueryParameters(request.query)
-            if request.method == .POST {
-                try parameters.allowOnly(RoutedQuery.parameterNames + [KeyHandler.incrementParameter])
-                asked.increment = try parameters.integer(KeyHandler.incrementParameter)
-            } else {
-                try parameters.allowOnly(RoutedQuery.parameterNames)
-            }
-            asked.guarantees = try Guarantees(parameters)
-            try asked.guarantees.check(isRead: request.method.isRead)
+            try KeyHandler.readParameters(of: &asked)
         }
         let problem = try target.withKey(in: bytes) { key -> Problem? in
             let position = view.topology.position(of: HashSlot(key: key))
@@ -92,6 +87,39 @@ final class KeyHandler {
             }
         }
         if let problem { throw problem }
+    }
+
+    private static func readParameters(of asked: inout Request) throws(Problem) {
+        let parameters = try QueryParameters(asked.request.query)
+        switch asked.request.method {
+        case .POST:
+            try refuseTTL(parameters, "A counter keeps the life that its value has: set it with PUT and ttl.")
+            try parameters.allowOnly(RoutedQuery.parameterNames + [incrementParameter])
+            asked.increment = try parameters.integer(incrementParameter)
+        case .PUT:
+            try parameters.allowOnly(RoutedQuery.parameterNames + [ttlParameter])
+            asked.ttl = try parameters.text(ttlParameter).map(ttl)
+        default:
+            try refuseTTL(parameters, "Only a PUT takes ttl: it says how long the value lives.")
+            try parameters.allowOnly(RoutedQuery.parameterNames)
+        }
+        asked.guarantees = try Guarantees(parameters)
+        try asked.guarantees.check(isRead: asked.request.method.isRead)
+    }
+
+    private static func refuseTTL(_ parameters: QueryParameters, _ detail: String) throws(Problem) {
+        if parameters.bytes(ttlParameter) != nil { throw Problem(.badRequest, detail) }
+    }
+
+    private static func ttl(_ text: String) throws(Problem) -> UInt64 {
+        guard let milliseconds = DurationText.milliseconds(text), (1...Limits.ttlMillisecondsMax).contains(milliseconds)
+        else {
+            throw Problem(
+                .badRequest,
+                "ttl=\(text.prefix(64)) is not allowed: give a whole number and a unit (ms, s, m, h, d) from 1ms to "
+                    + "\(Limits.ttlMillisecondsMax / 86_400_000)d, as in 30s.")
+        }
+        return milliseconds
     }
 
     /// Whether this node takes writes of the key in `target`; false also where that names no key.
@@ -231,11 +259,11 @@ final class KeyHandler {
     private func lookUp(_ key: UnsafeRawBufferPointer, _ replica: ShardReplica, _ answer: ReadAnswer) {
         do throws(KVError) {
             var blocks = false
-            try replica.database.read(key: key, tier: .memory) { lookup in
+            try replica.read(key: key, tier: .memory) { lookup in
                 switch lookup {
-                case .value(let version, let bytes):
+                case .value(let value):
                     node.metrics.hits.increment()
-                    answer.found(version, bytes)
+                    answer.found(value.version, value.bytes, left: replica.millisecondsLeft(of: value))
                 case .missing:
                     node.metrics.misses.increment()
                     answer.missing()
@@ -254,16 +282,25 @@ final class KeyHandler {
         let metrics = node.metrics
         metrics.diskReads.increment()
         node.readers.run(on: answer.exchange.eventLoop) {
-            var found: (Version, ByteBuffer)?
-            try replica.read(key: key, tier: .disk) { lookup in
-                if case .value(let version, let bytes) = lookup { found = (version, ByteBuffer(bytes: bytes)) }
+            var found: (Version, ByteBuffer, left: UInt64?)?
+            let failure = key.withUnsafeReadableBytes { key -> KVError? in
+                do throws(KVError) {
+                    try replica.read(key: key, tier: .disk) { lookup in
+                        guard case .value(let value) = lookup else { return }
+                        found = (value.version, ByteBuffer(bytes: value.bytes), replica.millisecondsLeft(of: value))
+                    }
+                    return nil
+                } catch {
+                    return error
+                }
             }
+            if let failure { throw failure }
             return found
         }.whenComplete { result in
             switch result {
-            case .success(.some((let version, let value))):
+            case .success(.some((let version, let value, let left))):
                 metrics.hits.increment()
-                value.withUnsafeReadableBytes { answer.found(version, $0) }
+                value.withUnsafeReadableBytes { answer.found(version, $0, left: left) }
             case .success(nil):
                 metrics.misses.increment()
                 answer.missing()
@@ -305,7 +342,10 @@ final class KeyHandler {
         let condition = try WriteCondition(asked.request.headers)
         let operation: WriteOperation
         switch asked.request.method {
-        case .PUT: operation = .put(key: ByteBuffer(bytes: key), value: asked.request.body)
+        case .PUT:
+            let (key, value) = (ByteBuffer(bytes: key), asked.request.body)
+            operation =
+                asked.ttl.map { .expiringPut(key: key, value: value, milliseconds: $0) } ?? .put(key: key, value: value)
         case .DELETE: operation = .delete(key: ByteBuffer(bytes: key))
         default:
             guard let increment = asked.increment, asked.request.body.readableBytes == 0 else {

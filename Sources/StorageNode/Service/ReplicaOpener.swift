@@ -70,7 +70,8 @@ struct ReplicaOpener: Sendable {
         options.logRetentionBytes = configuration.replication.logRetentionBytes
         let leads = mayLead && shard.leader == configuration.address
         let role: ShardRole = leads ? .leader(term: shard.term) : .follower(term: shard.term)
-        let replica = try ShardReplica.open(options, role: role, shared: shared, logger: configuration.logger)
+        let replica = try ShardReplica.open(
+            options, role: role, shared: shared, clock: configuration.clock, logger: configuration.logger)
         configuration.logger.info(
             "shard open",
             metadata: [

@@ -1,6 +1,7 @@
 public import Configuration
 public import Core
 public import Logging
+import Shard
 public import Sharding
 
 /// Everything a storage node needs to know to start.
@@ -24,6 +25,8 @@ public struct StorageNodeConfiguration: Sendable {
     public var ackWaitersMax = 16_384
     /// When a leader begins a new term by itself.
     var termRenewal = TermRenewal.Limits()
+    /// What the replicas take the time from.
+    var clock = ShardClock.system
     /// Event loops that serve connections.
     public var eventLoopThreads: Int
     public var logger: Logger

@@ -22,15 +22,22 @@ struct CheckedWrites {
         var version: Version?
         /// Nil where the value is no integer; an absent counter stands at 0.
         var number: Int64?
+        /// When it is gone; nil for never.
+        var expires: UInt64?
 
         static let absent = Current(version: nil, number: 0)
     }
 
     private let values: any ValueSource
+    /// What time it is for values that expire; the same for the whole batch.
+    private let now: UInt64
     /// By the keys that the batch has written so far.
     private var written: [ByteBuffer: Current] = [:]
 
-    init(_ values: any ValueSource) { self.values = values }
+    init(_ values: any ValueSource, now: UInt64) {
+        self.values = values
+        self.now = now
+    }
 
     /// Puts the operation into the batch, or refuses it.
     /// - Returns: what there is to say of it beyond its version; nil for nothing.
@@ -39,8 +46,10 @@ struct CheckedWrites {
     ) -> WriteReceipt.Remark? {
         switch operation {
         case .put(let key, let value):
-            builder.put(key: key, version: version, value: value)
-            written[key] = Current(version: version, number: Int64(decimal: value.readableBytesView))
+            put(key, value, version: version, expires: nil, in: &builder)
+            return nil
+        case .expiringPut(let key, let value, let milliseconds):
+            put(key, value, version: version, expires: ExpiryClock.moment(milliseconds, after: now), in: &builder)
             return nil
         case .delete(let key):
             builder.delete(key: key)
@@ -60,15 +69,24 @@ struct CheckedWrites {
         }
     }
 
+    private mutating func put(
+        _ key: ByteBuffer, _ value: ByteBuffer, version: Version, expires: UInt64?, in builder: inout WriteBatchBuilder
+    ) {
+        builder.put(key: key, version: version, expires: expires, value: value)
+        written[key] = Current(version: version, number: Int64(decimal: value.readableBytesView), expires: expires)
+    }
+
     private mutating func increment(
         _ key: ByteBuffer, by amount: Int64, version: Version, in builder: inout WriteBatchBuilder
     ) -> WriteReceipt.Remark {
         do throws(KVError) {
-            guard let number = try current(key).number else { return .refused(.notAnInteger) }
+            let current = try current(key)
+            guard let number = current.number else { return .refused(.notAnInteger) }
             let (sum, overflows) = number.addingReportingOverflow(amount)
             guard !overflows else { return .refused(.overflow) }
-            builder.put(key: key, version: version, value: ByteBuffer(string: String(sum)))
-            written[key] = Current(version: version, number: sum)
+            builder.put(
+                key: key, version: version, expires: current.expires, value: ByteBuffer(string: String(sum)))
+            written[key] = Current(version: version, number: sum, expires: current.expires)
             return .number(sum)
         } catch {
             return .refused(.unreadable(error))
@@ -79,9 +97,9 @@ struct CheckedWrites {
         if let current = written[key] { return current }
         var found = Current.absent
         try values.read(key: key, tier: .disk) { lookup in
-            if case .value(let version, let bytes) = lookup {
-                found = Current(version: version, number: Int64(decimal: bytes))
-            }
+            guard case .value(let value) = lookup, !value.isExpired(at: now) else { return }
+            found = Current(
+                version: value.version, number: Int64(decimal: value.bytes), expires: value.expiresMilliseconds)
         }
         return found
     }

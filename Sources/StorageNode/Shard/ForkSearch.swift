@@ -44,7 +44,7 @@ struct ForkSearch {
         guard operation.value != nil else { return false }
         var isThere = false
         try theirs.read(key: operation.key, tier: .disk) { found in
-            if case .value(let version, _) = found { isThere = version == operation.version }
+            if case .value(let value) = found { isThere = value.version == operation.version }
         }
         return isThere
     }

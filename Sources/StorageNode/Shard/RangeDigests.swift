@@ -4,8 +4,8 @@ import Wire
 
 /// Checksums of a shard's records, range by range of keys, from one pass over them in key order.
 ///
-/// A record enters as key length, key, version, value length, value: lengths 32 bits, the version 64 bits, little
-/// endian. With boundaries given, the ranges are those; without, they are chosen on the way: each begins with one
+/// A record enters as key length, key, version, value length, value and, where it has one, its expiry: lengths 32 bits,
+/// version and expiry 64 bits, little endian. With boundaries given, the ranges are those; without, they are chosen on the way: each begins with one
 /// key, and whenever there are too many, neighbours are joined, so that all but the last hold about equally many.
 struct RangeDigests {
     /// Of the ranges a replica chooses itself; at least half as many where there are that many keys.
@@ -52,7 +52,8 @@ struct RangeDigests {
     }
 
     /// - Parameter key: greater than all before.
-    mutating func add(key: UnsafeRawBufferPointer, version: Version, value: UnsafeRawBufferPointer) {
+    mutating func add(key: UnsafeRawBufferPointer, _ stored: StoredValue) {
+        let value = stored.bytes
         if let boundaries {
             while ranges.count <= boundaries.count, !key.lexicographicallyPrecedes(boundaries[ranges.count - 1]) {
                 ranges.append(Range(start: boundaries[ranges.count - 1]))
@@ -67,9 +68,13 @@ struct RangeDigests {
         ranges[last].bytes += UInt64(4 + key.count + 8 + 4 + value.count)
         withUnsafeBytes(of: UInt32(key.count).littleEndian) { ranges[last].sum.update($0) }
         ranges[last].sum.update(key)
-        withUnsafeBytes(of: version.rawValue.littleEndian) { ranges[last].sum.update($0) }
+        withUnsafeBytes(of: stored.version.rawValue.littleEndian) { ranges[last].sum.update($0) }
         withUnsafeBytes(of: UInt32(value.count).littleEndian) { ranges[last].sum.update($0) }
         ranges[last].sum.update(value)
+        if let expires = stored.expiresMilliseconds {
+            ranges[last].bytes += 8
+            withUnsafeBytes(of: expires.littleEndian) { ranges[last].sum.update($0) }
+        }
     }
 
     /// Halves the number of ranges; every one is full when this is called.

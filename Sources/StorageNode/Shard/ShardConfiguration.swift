@@ -100,3 +100,9 @@ public struct ShardClock: Sendable {
         self.monotonicMilliseconds = monotonicMilliseconds
     }
 }
+
+extension ExpiryClock {
+    package convenience init(_ clock: ShardClock) {
+        self.init(wallMilliseconds: clock.wallMilliseconds, monotonicMilliseconds: clock.monotonicMilliseconds)
+    }
+}

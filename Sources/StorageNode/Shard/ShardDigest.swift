@@ -61,7 +61,7 @@ extension ShardReplica {
                 failure = KVError(.corrupted, "a record in \(database.path) is no stored value of this version")
                 return false
             }
-            digests.add(key: UnsafeRawBufferPointer(rebasing: key[1...]), version: value.version, value: value.bytes)
+            digests.add(key: UnsafeRawBufferPointer(rebasing: key[1...]), value)
             return true
         }
         if let failure { throw failure }

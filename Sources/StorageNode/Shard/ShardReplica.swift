@@ -1,7 +1,7 @@
 public import Core
 public import LSM
 public import Logging
-public import NIOCore
+import NIOCore
 import Synchronization
 public import Wire
 
@@ -25,6 +25,8 @@ public final class ShardReplica: Sendable {
     public let received: SnapshotReceiver
     let shared: SharedResources
     let clock: ShardClock
+    /// What time it is for values that expire.
+    public let expiries: ExpiryClock
     let logger: Logger
     private let commits: CommitLog
     private let inbox: WriterInbox
@@ -75,6 +77,7 @@ public final class ShardReplica: Sendable {
         freshness = ShardFreshness(clock: clock)
         self.shared = shared
         self.clock = clock
+        expiries = ExpiryClock(clock)
         self.logger = logger
         snapshots = try SnapshotSource(
             configuration, database: database, log: log, shared: shared, clock: clock, logger: logger)
@@ -85,7 +88,8 @@ public final class ShardReplica: Sendable {
         var core = WriterCore(
             configuration: configuration, role: role, position: position,
             latestSequence: try database.latestSequence(), promise: try promises.load(), sink: sink,
-            values: database, promises: promises, log: commits, inbox: inbox, clock: clock, logger: logger)
+            values: database, promises: promises, log: commits, inbox: inbox, clock: clock,
+            expiries: expiries, logger: logger)
         published = core.published
         let joining = try JoiningMark.open(
             configuration, isLeader: core.role.isLeader, isEmpty: position == .start, logger: logger)
@@ -132,9 +136,26 @@ public final class ShardReplica: Sendable {
 
     // MARK: Reading
 
-    /// Looks a key up and lends what it found to `body`; see ``LSM/Database/read(key:tier:_:)-(ByteBuffer,_,_)``.
-    @inlinable public func read(key: ByteBuffer, tier: ReadTier, _ body: (Lookup) -> Void) throws(KVError) {
-        try database.read(key: key, tier: tier, body)
+    /// Looks a key up and lends what it found to `body`, which is called exactly once unless this throws. A value that has
+    /// expired is missing.
+    ///
+    /// Throws as ``LSM/Database/read(key:tier:_:)-(UnsafeRawBufferPointer,_,_)``.
+    public func read(key: UnsafeRawBufferPointer, tier: ReadTier, _ body: (Lookup) -> Void) throws(KVError) {
+        try database.read(key: key, tier: tier) { lookup in
+            // The clock is read for values that expire, and for no others.
+            if case .value(let value) = lookup, value.expiresMilliseconds != nil, value.isExpired(at: expiries.now()) {
+                body(.missing)
+            } else {
+                body(lookup)
+            }
+        }
+    }
+
+    /// How long a value that was read has to live, in milliseconds, 1 at least; nil for one that does not expire.
+    public func millisecondsLeft(of value: StoredValue) -> UInt64? {
+        guard let expires = value.expiresMilliseconds else { return nil }
+        let now = expiries.now()
+        return expires > now ? expires - now : 1
     }
 
     /// The newest committed batch.

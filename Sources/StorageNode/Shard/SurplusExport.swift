@@ -68,10 +68,10 @@ struct SurplusExport {
     /// - Parameter end: the first version that is left out; nil for none.
     private func scan(above start: Version, below end: Version?, to file: inout DivergedFile) throws(KVError) {
         var failure: KVError?
-        try database.forEachUserRecord { key, version, value in
-            guard version > start, end.map({ version < $0 }) ?? true else { return true }
+        try database.forEachUserRecord { key, value in
+            guard value.version > start, end.map({ value.version < $0 }) ?? true else { return true }
             do throws(KVError) {
-                try file.put(key: key, version: version, value: value)
+                try file.put(key: key, version: value.version, value: value.bytes)
                 return true
             } catch {
                 failure = error

@@ -5,8 +5,12 @@ public import NIOCore
 public enum WriteOperation: Sendable, Hashable {
     /// Value bytes are opaque. The buffers may be slices of a request; they are copied once, into the batch.
     case put(key: ByteBuffer, value: ByteBuffer)
+    /// A put of a value that is gone `milliseconds` after the write has its place in the log. Indirect, so that a plain
+    /// put is no larger for it.
+    indirect case expiringPut(key: ByteBuffer, value: ByteBuffer, milliseconds: UInt64)
     case delete(key: ByteBuffer)
-    /// Adds to the 64-bit integer that is stored in decimal ASCII; an absent one counts as 0. A put of the sum.
+    /// Adds to the 64-bit integer that is stored in decimal ASCII; an absent one counts as 0. A put of the sum, which
+    /// expires when the number before it would have.
     case increment(key: ByteBuffer, by: Int64)
     /// Another operation, made only where the condition holds at its place in the log. Indirect, so that a plain
     /// write is no larger for it.
@@ -14,7 +18,7 @@ public enum WriteOperation: Sendable, Hashable {
 
     var key: ByteBuffer {
         switch self {
-        case .put(let key, _), .delete(let key), .increment(let key, _): key
+        case .put(let key, _), .expiringPut(let key, _, _), .delete(let key), .increment(let key, _): key
         case .conditional(_, let operation): operation.key
         }
     }
@@ -22,7 +26,7 @@ public enum WriteOperation: Sendable, Hashable {
     /// Whether what becomes of it depends on what is stored.
     var isChecked: Bool {
         switch self {
-        case .put, .delete: false
+        case .put, .expiringPut, .delete: false
         case .increment, .conditional: true
         }
     }
@@ -30,7 +34,8 @@ public enum WriteOperation: Sendable, Hashable {
     /// What it takes in a batch and in the inbox, roughly.
     var bytes: Int {
         switch self {
-        case .put(let key, let value): key.readableBytes + value.readableBytes + WriteOperation.overheadBytes
+        case .put(let key, let value), .expiringPut(let key, let value, _):
+            key.readableBytes + value.readableBytes + WriteOperation.overheadBytes
         case .delete(let key): key.readableBytes + WriteOperation.overheadBytes
         case .increment(let key, _): key.readableBytes + WriteOperation.numberBytesMax + WriteOperation.overheadBytes
         case .conditional(_, let operation): operation.bytes
@@ -40,8 +45,8 @@ public enum WriteOperation: Sendable, Hashable {
     /// `-9223372036854775808`.
     private static let numberBytesMax = 20
 
-    /// Tag, lengths, prefix, flags and version.
-    private static let overheadBytes = 24
+    /// Tag, lengths, prefix, flags, version and expiry.
+    private static let overheadBytes = 32
 }
 
 /// What became of a submission's operations.

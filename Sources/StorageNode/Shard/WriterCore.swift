@@ -18,6 +18,7 @@ struct WriterCore {
     let log: CommitLog
     let inbox: WriterInbox
     let clock: ShardClock
+    let expiries: ExpiryClock
     let logger: Logger
 
     var terms: TermState
@@ -42,7 +43,7 @@ struct WriterCore {
     init(
         configuration: ShardConfiguration, role: ShardRole, position: LogPosition, latestSequence: UInt64,
         promise: TermPromise?, sink: any WriteSink, values: any ValueSource, promises: any PromiseStore, log: CommitLog,
-        inbox: WriterInbox, clock: ShardClock, logger: Logger
+        inbox: WriterInbox, clock: ShardClock, expiries: ExpiryClock, logger: Logger
     ) {
         self.configuration = configuration
         self.position = position
@@ -52,12 +53,14 @@ struct WriterCore {
         self.log = log
         self.inbox = inbox
         self.clock = clock
+        self.expiries = expiries
         self.logger = logger
         terms = TermState(
             shard: configuration.name, node: configuration.node, role: role, logTerm: position.term, promise: promise)
         published = PublishedRole(terms.role)
         stops = PositionStops(shard: configuration.name, max: configuration.positionStopsMax)
         versions = HybridLogicalClock(last: position.version)
+        expiries.observe(position.version)
         nextSequence = latestSequence + 1
     }
 
@@ -207,7 +210,7 @@ struct WriterCore {
             reservedBytes: LogFrame.headerBytes, capacity: span.bytes + SystemRecords.batchOverheadBytes)
         builder.putPosition(next)
         var settled = Settled(firstVersion: firstVersion)
-        var checks = span.isChecked ? CheckedWrites(values) : nil
+        var checks = span.isChecked ? CheckedWrites(values, now: expiries.now()) : nil
         var version = firstVersion.rawValue
         var cursor = start
         while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
@@ -217,6 +220,10 @@ struct WriterCore {
                 switch operations[cursor.operation] {
                 case .put(let key, let value) where !span.isChecked:
                     builder.put(key: key, version: Version(rawValue: version), value: value)
+                case .expiringPut(let key, let value, let milliseconds) where !span.isChecked:
+                    builder.put(
+                        key: key, version: Version(rawValue: version), expires: expiries.moment(after: milliseconds),
+                        value: value)
                 case .delete(let key) where !span.isChecked:
                     builder.delete(key: key)
                 case let operation:
@@ -281,6 +288,7 @@ struct WriterCore {
         if let error { throw stopWriting(error) }
         position = newest
         versions.observe(newest.version)
+        expiries.observe(newest.version)
         nextSequence += UInt64(records)
         if configuration.durability == .interval, unsyncedSinceMilliseconds == nil {
             unsyncedSinceMilliseconds = clock.monotonicMilliseconds()
