@@ -33,10 +33,15 @@ public struct KVWrite: Sendable, Hashable {
 /// that serves its key, writes to the shard's leader and reads to the replica that the configuration prefers.
 ///
 /// The topology comes from any seed, router or node, and is fetched anew on a redirect, on a higher epoch in an answer
-/// and after a failure. Reads, PUT and DELETE are tried again, after growing waits, until the deadline or the last
-/// attempt. A PUT that was applied and whose answer got lost is so applied twice: the value is the same, the version
-/// returned is the later one. A write that failed with `timedOut` or `unavailable` may still have been applied; one
-/// that failed with `ackTimeout` has been.
+/// and after a failure. Reads and writes without a condition are tried again, after growing waits, until the deadline or
+/// the last attempt. Such a write that was made and whose answer got lost is so made twice: the value is the same, the
+/// version returned is the later one. Where it fails with `timedOut` or `unavailable` it may have been made.
+///
+/// A write with a condition and an increment are sent again only where they have certainly not been made. Where that is
+/// not known they fail with `outcomeUnknown`. One that failed with `ackTimeout` has been made; with `storageFailed`,
+/// `storageFull` or `cancelled` it may have been; with any other error it has not.
+///
+/// A request ends with `cancelled` as soon as its task is cancelled. One client is for any number of tasks.
 ///
 /// The client is a session: its reads include everything it wrote and every value it read before, whichever replica
 /// answers. Where a change of leader has lost that, one read fails with `versionUnknown`, and the session goes on
@@ -59,9 +64,11 @@ public final class KVClient: Sendable {
         group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
     ) {
         precondition(!seeds.isEmpty && configuration.attemptsMax > 0 && configuration.batchInFlightMax > 0)
+        precondition(configuration.requestsInFlightMax > 0)
         self.group = group
         connections = NodeConnections(group: group, configuration: configuration.connections)
         context = RoutingContext(
+            gate: RequestGate(limit: configuration.requestsInFlightMax),
             connections: connections,
             topology: TopologyCache(
                 seeds: seeds, connections: connections, timeoutPerNode: configuration.topologyTimeout,
@@ -77,8 +84,12 @@ public final class KVClient: Sendable {
         batchInFlightMax = configuration.batchInFlightMax
     }
 
-    /// Closes every connection; requests in flight fail with `cancelled`.
-    public func shutdown() async {
+    /// Lets the requests under way end, for so long at the most, then closes every connection.
+    ///
+    /// New requests are refused with `cancelled` from the call on; those that are cut off at its end fail with
+    /// `cancelled`, and what they were to write may have been written.
+    public func shutdown(finishingWithin grace: TimeAmount = .nanoseconds(0)) async {
+        await context.gate.close(patience: grace, on: group.any())
         await connections.shutdown()
     }
 
@@ -109,7 +120,9 @@ public final class KVClient: Sendable {
 
     /// Writes `value` under `key`; the version of the write.
     ///
-    /// Throws `KVError(.ackTimeout)`, which carries the version, where the write is done and not on enough replicas yet.
+    /// Throws `KVError(.ackTimeout)`, which carries the version, where the write is done and not on enough replicas yet;
+    /// `.preconditionFailed` where its condition does not hold; `.outcomeUnknown` where it has a condition and its answer
+    /// was lost.
     @discardableResult
     public func put(
         _ key: some Sequence<UInt8>, _ value: ByteBuffer, options: WriteOptions = .init()
@@ -119,7 +132,7 @@ public final class KVClient: Sendable {
 
     /// Removes `key`; the version of the write, also where there was nothing.
     ///
-    /// Throws `KVError(.ackTimeout)` as ``put(_:_:options:)`` does.
+    /// Throws as ``put(_:_:options:)`` does.
     @discardableResult
     public func delete(
         _ key: some Sequence<UInt8>, options: WriteOptions = .init()
@@ -140,8 +153,16 @@ public final class KVClient: Sendable {
     }
 
     private func fetchTopology(_ need: TopologyCache.Need) async throws(KVError) -> Topology {
+        let eventLoop = group.any()
+        // Others may wait for the same fetch: one of them that is cancelled leaves it to them.
+        let promise = eventLoop.makePromise(of: Topology.self)
+        context.topology.refresh(need, on: eventLoop).cascade(to: promise)
         do {
-            return try await context.topology.refresh(need, on: group.any()).get()
+            return try await withTaskCancellationHandler {
+                try await promise.futureResult.get()
+            } onCancel: {
+                promise.fail(KVError(.cancelled, "the task was cancelled"))
+            }
         } catch {
             throw Self.kvError(error)
         }
@@ -149,13 +170,23 @@ public final class KVClient: Sendable {
 }
 
 extension KVClient {
-    private func send(_ request: KeyRequest) async throws(KVError) -> NodeResponse {
-        let deadline = NIODeadline.now() + requestTimeout + request.patience
+    /// Sends a request to where its key is served. Cancelled with the task.
+    func send(_ request: KeyRequest) async throws(KVError) -> NodeResponse {
+        let deadline = NIODeadline.now() + (request.timeout ?? requestTimeout + request.patience)
         let (context, eventLoop) = (context, group.any())
+        let promise = eventLoop.makePromise(of: NodeResponse.self)
+        let routed = NIOLoopBoundBox<RoutedRequest?>.makeEmptyBox(eventLoop: eventLoop)
+        eventLoop.execute {
+            routed.value = RoutedRequest.start(
+                request, deadline: deadline, context: context, on: eventLoop, promise: promise)
+        }
         do {
-            return try await eventLoop.flatSubmit {
-                RoutedRequest.start(request, deadline: deadline, context: context, on: eventLoop)
-            }.get()
+            return try await withTaskCancellationHandler {
+                try await promise.futureResult.get()
+            } onCancel: {
+                // Behind the start, which is on its way to the event loop already.
+                eventLoop.execute { routed.value?.cancel() }
+            }
         } catch {
             throw Self.kvError(error)
         }

@@ -29,6 +29,8 @@ public struct KVClientConfiguration: Sendable {
     /// sent again; acknowledgements asked for with a request come on top, and those the cluster is configured for have to
     /// fit in.
     public var writeAttemptTimeout = TimeAmount.seconds(6)
+    /// Requests under way at once, whatever they wait for; one more fails with `overloaded`.
+    public var requestsInFlightMax = 65_536
     /// Attempts per request; at least 1. Only what is safe to repeat is tried again.
     public var attemptsMax = 12
     /// Redirects followed in one attempt.

@@ -2,8 +2,29 @@ public import Core
 public import NIOCore
 import Wire
 
-/// What a write waits for.
+/// What a write expects to find, and what it waits for.
 public struct WriteOptions: Sendable, Hashable {
+    /// What a write expects to find under its key. The leader checks it at the write's place in the log, so of many
+    /// writes that expect the same version one is made; the others fail with `preconditionFailed`.
+    public enum Condition: Sendable, Hashable {
+        /// There is no such key.
+        case absent
+        /// There is such a key.
+        case exists
+        /// The key has this version, as a write or a read returned it.
+        case version(Version)
+
+        var field: (name: String, value: String) {
+            switch self {
+            case .absent: ("if-none-match", "*")
+            case .exists: ("if-match", "*")
+            case .version(let version): ("if-match", "\"\(version.hexDigits)\"")
+            }
+        }
+    }
+
+    /// nil for a write that is made whatever it finds.
+    public var condition: Condition?
     /// On how many replicas the write has to be before it is acknowledged; nil for the cluster's `default_ack`.
     ///
     /// Not reached in time, the write fails with `ackTimeout`: it stays on the leader and goes on spreading.
@@ -11,9 +32,16 @@ public struct WriteOptions: Sendable, Hashable {
     /// How long that may take, at least 1 ms, on top of the client's `requestTimeout`; nil for the node's own limit.
     public var ackTimeout: TimeAmount?
 
-    public init(ack: AckLevel? = nil, ackTimeout: TimeAmount? = nil) {
+    /// From the call to its end; nil for the client's `requestTimeout`, to which acknowledgements asked for are added.
+    public var timeout: TimeAmount?
+
+    public init(
+        condition: Condition? = nil, ack: AckLevel? = nil, ackTimeout: TimeAmount? = nil, timeout: TimeAmount? = nil
+    ) {
+        self.condition = condition
         self.ack = ack
         self.ackTimeout = ackTimeout
+        self.timeout = timeout
     }
 
     /// What is allowed for an acknowledgement where only the node knows its limit.
@@ -48,11 +76,17 @@ public struct ReadOptions: Sendable, Hashable {
     public var minVersion: Version?
     /// By how much a follower's answer may be behind, at least 1 ms; nil for any.
     public var maxStaleness: TimeAmount?
+    /// From the call to its end; nil for the client's `requestTimeout`.
+    public var timeout: TimeAmount?
 
-    public init(consistency: Consistency = .eventual, minVersion: Version? = nil, maxStaleness: TimeAmount? = nil) {
+    public init(
+        consistency: Consistency = .eventual, minVersion: Version? = nil, maxStaleness: TimeAmount? = nil,
+        timeout: TimeAmount? = nil
+    ) {
         self.consistency = consistency
         self.minVersion = minVersion
         self.maxStaleness = maxStaleness
+        self.timeout = timeout
     }
 
     var query: [String] {

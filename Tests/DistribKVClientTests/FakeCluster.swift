@@ -15,6 +15,8 @@ final class FakeCluster: Sendable {
         /// What each node believes.
         var topologies: [Topology] = []
         var override: Override?
+        /// Where it says so the request is carried out, and the connection closed instead of answering.
+        var dropsAnswer: (@Sendable (ScriptedServer.Request) -> Bool)?
         var data: [String: (value: String, version: Version)] = [:]
         var clock = HybridLogicalClock()
     }
@@ -69,6 +71,11 @@ final class FakeCluster: Sendable {
 
     func override(_ override: Override?) { state.mutex.withLock { $0.override = override } }
 
+    /// Has the nodes carry out such requests and then close the connection instead of answering.
+    func dropAnswers(_ isDropped: (@Sendable (ScriptedServer.Request) -> Bool)?) {
+        state.mutex.withLock { $0.dropsAnswer = isDropped }
+    }
+
     var keys: Set<String> { Set(state.mutex.withLock { $0.data.keys }) }
     func value(_ key: String) -> String? { state.mutex.withLock { $0.data[key]?.value } }
 
@@ -96,15 +103,45 @@ final class FakeCluster: Sendable {
             guard shard.leader == me || isRead && shard.replicas.contains(where: { $0 == me }) else {
                 return .answer(.init(307, [epoch, ("location", "http://\(shard.leader)\(request.target)")]))
             }
-            return answer(request, key: key, epoch, &state)
+            let answer = answer(request, key: key, epoch, &state)
+            return state.dropsAnswer?(request) == true ? .close : answer
         }
+    }
+
+    /// The problem of a write whose condition does not hold.
+    private static func refusal(of request: ScriptedServer.Request, _ stored: Version?) -> Problem? {
+        let match = request.headers.first(name: "if-match")
+        let noneMatch = request.headers.first(name: "if-none-match")
+        let isMet =
+            (match.map { $0 == "*" ? stored != nil : $0 == stored.map { "\"\($0.hexDigits)\"" } } ?? true)
+            && (noneMatch == nil || stored == nil)
+        return isMet ? nil : Problem(.preconditionFailed, "no")
+    }
+
+    private static func increment(
+        _ request: ScriptedServer.Request, key: String, _ state: inout State
+    ) -> ScriptedServer.Answer {
+        let amount = Int64(request.target.split(separator: "=").last ?? "") ?? 0
+        guard let number = Int64(state.data[key]?.value ?? "0") else {
+            return .init(409, body: Problem(.notAnInteger, "no number").json)
+        }
+        let (sum, overflow) = number.addingReportingOverflow(amount)
+        guard !overflow else { return .init(409, body: Problem(.counterOverflow, "no room").json) }
+        let version = state.clock.next(wallMilliseconds: 1)
+        state.data[key] = ("\(sum)", version)
+        return .init(200, [(KVHeader.version, version.hexDigits)], body: "\(sum)")
     }
 
     private static func answer(
         _ request: ScriptedServer.Request, key: String, _ epoch: (String, String), _ state: inout State
     ) -> ScriptedServer.Action {
         let version: Version
+        let isRead = request.method == .GET || request.method == .HEAD
+        if !isRead, let problem = refusal(of: request, state.data[key]?.version) {
+            return .answer(.init(problem.kind.status, [epoch], body: problem.json))
+        }
         switch request.method {
+        case .POST: return .answer(increment(request, key: key, &state))
         case .PUT:
             version = state.clock.next(wallMilliseconds: 1)
             state.data[key] = (request.body, version)

@@ -24,6 +24,7 @@ private func answer(
 private func name(_ action: RequestProgress.Action) -> String {
     switch action {
     case .finish: "finish"
+    case .doubt: "doubt"
     case .follow(let redirect): "follow \(redirect.address)\(redirect.target)"
     case .retry(_, .known): "retry"
     case .retry(_, .refreshed): "refresh"
@@ -36,16 +37,25 @@ private func name(_ action: RequestProgress.Action) -> String {
     @Test func decisions() {
         let cases: [(RequestProgress.Outcome, idempotent: Bool, String)] = [
             (answer(404), true, "finish"), (answer(500), true, "finish"), (answer(507), true, "finish"),
-            (answer(503), true, "search"), (answer(503), false, "finish"), (answer(429), true, "retry"),
+            (answer(503), true, "search"), (answer(503), false, "doubt"), (answer(429), true, "retry"),
             (answer(503, .overloaded), true, "retry"), (answer(503, .unavailable), true, "search"),
-            (answer(502), true, "refresh"), (answer(504), true, "refresh"), (answer(504), false, "finish"),
+            (answer(502), true, "refresh"), (answer(504), true, "refresh"), (answer(504), false, "doubt"),
             (answer(504, .ackTimeout), true, "finish"), (answer(504, .upstreamTimeout), true, "refresh"),
             (answer(409), true, "finish"), (answer(409, .notLeader), true, "search"),
-            (answer(409, .notLeader), false, "finish"), (answer(409, .versionUnknown), true, "search"),
+            (answer(409, .notLeader), false, "search"), (answer(409, .versionUnknown), true, "search"),
             (answer(307, location: "http://m:2/kv/a?hops=1"), false, "follow m:2/kv/a?hops=1"),
             (answer(308, location: "/kv/b"), true, "follow n:1/kv/b"),
             (answer(307), true, "fail invalid-data"),
-            (lost(.possiblySent), true, "search"), (lost(.possiblySent), false, "fail unavailable"),
+            (lost(.possiblySent), true, "search"), (lost(.possiblySent), false, "doubt"),
+            (lost(.possiblySent, .timedOut), false, "doubt"), (lost(.possiblySent, .invalidData), false, "doubt"),
+            (lost(.possiblySent, .cancelled), false, "fail cancelled"), (lost(.notSent, .timedOut), false, "search"),
+            (answer(412, .preconditionFailed), false, "finish"), (answer(408, .requestTimeout), false, "finish"),
+            (answer(409, .notAnInteger), false, "finish"), (answer(409, .counterOverflow), false, "finish"),
+            (answer(503, .unavailable), false, "search"), (answer(503, .overloaded), false, "retry"),
+            (answer(429), false, "retry"), (answer(508, .redirectLoop), false, "refresh"),
+            (answer(504, .ackTimeout), false, "finish"), (answer(504, .upstreamTimeout), false, "doubt"),
+            (answer(502, .badGateway), false, "doubt"), (answer(500, .internalError), false, "doubt"),
+            (answer(503, .storageFailed), false, "finish"), (answer(507, .storageFull), false, "finish"),
             (lost(.notSent), false, "search"), (lost(.notSent, .overloaded), false, "retry"),
             (lost(.notSent, .cancelled), true, "fail cancelled"),
             (lost(.notSent, .invalidArgument), true, "fail invalid-argument"),

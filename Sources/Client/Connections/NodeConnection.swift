@@ -241,6 +241,21 @@ extension NodeConnection {
         channel.close(promise: nil)
     }
 
+    /// Gives up the exchange that is to complete `response`; false where it is not one of this connection's.
+    func cancel(_ response: EventLoopFuture<NodeResponse>, _ reason: KVError) -> Bool {
+        guard let index = exchanges.firstIndex(where: { $0.promise?.futureResult === response }),
+            let promise = exchanges[index].promise
+        else { return false }
+        let isFlushed = exchanges.distance(from: exchanges.startIndex, to: index) < exchanges.count - unflushed
+        exchanges[index].promise = nil
+        awaited -= 1
+        // Its response must not be taken for the next request's: no new ones behind it.
+        if state == .active { state = .draining }
+        if awaited == 0 { terminate(reason) }
+        promise.fail(NodeFailure(address: address, delivery: isFlushed ? .possiblySent : .notSent, error: reason))
+        return true
+    }
+
     private func failFirst(_ error: KVError) {
         guard let promise = exchanges.first?.promise else { return }
         exchanges[exchanges.startIndex].promise = nil

@@ -69,12 +69,35 @@ public final class NodeConnections: Sendable {
 
     /// Sends `request` to the node at `address` and returns its response.
     ///
-    /// Not ended by cancellation of the task: the deadline bounds it.
+    /// Where the task is cancelled it fails with `cancelled` at once, and the connection is given up.
     /// - Throws: ``NodeFailure``.
     public func execute(
         _ request: NodeRequest, to address: NodeAddress, deadline: NIODeadline
     ) async throws -> NodeResponse {
-        try await execute(request, to: address, on: loopOfGroup(), deadline: deadline).get()
+        let eventLoop = loopOfGroup()
+        let response = execute(request, to: address, on: eventLoop, deadline: deadline)
+        return try await withTaskCancellationHandler {
+            try await response.get()
+        } onCancel: {
+            cancel(response, to: address, on: eventLoop)
+        }
+    }
+
+    /// Gives up a request that has no answer yet: it fails with `cancelled` and whether it may have been sent.
+    ///
+    /// Does nothing where it has ended. Requests on the same connection are answered, then it is closed, as the answer
+    /// may still come.
+    /// - Parameters:
+    ///   - response: what ``execute(_:to:on:deadline:)`` returned.
+    ///   - eventLoop: the one it was given, of this group.
+    public func cancel(_ response: EventLoopFuture<NodeResponse>, to address: NodeAddress, on eventLoop: any EventLoop)
+    {
+        guard let pool = pools[ObjectIdentifier(eventLoop)] else { return }
+        if eventLoop.inEventLoop {
+            pool.value.cancel(response, to: address)
+        } else {
+            eventLoop.execute { pool.value.cancel(response, to: address) }
+        }
     }
 
     /// Fails what waits, closes every connection (requests in flight fail with `cancelled`) and refuses new requests.
@@ -130,6 +153,10 @@ final class LoopPool {
         pool.whenEmpty = { [weak self] in self?.nodes[address] = nil }
         nodes[address] = pool
         pool.execute(pending)
+    }
+
+    func cancel(_ response: EventLoopFuture<NodeResponse>, to address: NodeAddress) {
+        nodes[address]?.cancel(response)
     }
 
     func openConnections(to address: NodeAddress) -> Int { nodes[address]?.openConnections ?? 0 }

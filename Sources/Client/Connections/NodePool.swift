@@ -68,6 +68,18 @@ final class NodePool {
         reportIfEmpty()
     }
 
+    /// Gives up the request that is to complete `response`.
+    func cancel(_ response: EventLoopFuture<NodeResponse>) {
+        let reason = KVError(.cancelled, "the request to \(address) was cancelled")
+        if let index = waiters.firstIndex(where: { $0.promise.futureResult === response }) {
+            let pending = waiters.remove(at: index)
+            waitingBodyBytes -= pending.request.body?.readableBytes ?? 0
+            pending.fail(.notSent, address, reason)
+            return reportIfEmpty()
+        }
+        for connection in connections where connection.cancel(response, reason) { return }
+    }
+
     func shutdown() -> EventLoopFuture<Void> {
         isShutDown = true
         let reason = KVError(.cancelled, "the connections to nodes are shut down")

@@ -22,7 +22,7 @@ enum Answers {
 
     /// The kind of problem that an answer names, where a client acts on it.
     static func problemType(_ response: NodeResponse, to method: HTTPMethod) -> String? {
-        guard [409, 503, 504].contains(response.status) else { return nil }
+        guard response.status == 409 || response.status >= 500 else { return nil }
         // The answer to HEAD has no document, and a read is refused with 409 for this reason only.
         if method == .HEAD { return response.status == 409 ? Problem.Kind.versionUnknown.name : nil }
         return problem(response)?.type
@@ -45,7 +45,7 @@ enum Answers {
         switch type {
         case Problem.Kind.notFound.name: .notFound
         case Problem.Kind.badRequest.name, Problem.Kind.valueTooLarge.name, Problem.Kind.targetTooLong.name,
-            Problem.Kind.headersTooLarge.name, Problem.Kind.methodNotAllowed.name:
+            Problem.Kind.headersTooLarge.name, Problem.Kind.methodNotAllowed.name, Problem.Kind.unsupported.name:
             .invalidArgument
         case Problem.Kind.overloaded.name: .overloaded
         case Problem.Kind.unavailable.name, Problem.Kind.redirectLoop.name, Problem.Kind.badGateway.name: .unavailable

@@ -15,8 +15,9 @@ struct RetryPolicy: Sendable {
 
 /// Decides what follows an answer or a failure: pure, one value per request.
 ///
-/// Invariants: at most `attemptsMax` attempts with at most `redirectsMax` redirects each; nothing that a node may have
-/// applied is sent again unless the request is idempotent.
+/// Invariants: at most `attemptsMax` attempts with at most `redirectsMax` redirects each; what is not idempotent (a
+/// write with a condition, an increment) is sent again only where the node has proven not to have applied it: the request
+/// never left, or the answer is a redirect or one of the refusals that nodes give before they apply.
 struct RequestProgress {
     enum Outcome {
         /// - Parameter problem: what kind of problem the answer names; nil where it names none.
@@ -38,6 +39,8 @@ struct RequestProgress {
         /// The answer is the caller's.
         case finish
         case follow(Redirect)
+        /// It is not known whether the request, which must not be applied twice, was applied.
+        case doubt
         /// Route anew.
         case retry(after: TimeAmount, Knowledge)
         case fail(KVError)
@@ -66,16 +69,40 @@ struct RequestProgress {
         case .answer(let status, _, let location, _) where status == 307 || status == 308:
             return redirected(to: location, from: origin, remaining: remaining, using: &generator)
         case .answer(let status, let problem, _, let retryAfterSeconds):
-            guard isIdempotent, let knowledge = knowledge(afterStatus: status, problem: problem),
+            let isSafe = isIdempotent || Self.isRefusal(status, problem)
+            guard isSafe || !Self.leavesDoubt(status, problem) else { return .doubt }
+            guard isSafe, let knowledge = knowledge(afterStatus: status, problem: problem),
                 let wait = wait(atLeast: retryAfterSeconds, remaining: remaining, using: &generator)
             else { return .finish }
             return .retry(after: wait, knowledge)
         case .failure(let failure):
             let retryable = [.unavailable, .timedOut, .overloaded, .invalidData].contains(failure.error.code)
-            guard retryable, isIdempotent || failure.delivery == .notSent,
+            let isSafe = isIdempotent || failure.delivery == .notSent
+            guard !retryable || isSafe else { return .doubt }
+            guard retryable,
                 let wait = wait(atLeast: nil, remaining: remaining, using: &generator)
             else { return .fail(final(failure.error)) }
             return .retry(after: wait, failure.error.code == .overloaded ? .known : .superseding)
+        }
+    }
+
+    /// Whether an answer says that the request was turned away before anything was done.
+    private static func isRefusal(_ status: Int, _ problem: String?) -> Bool {
+        switch problem {
+        case Problem.Kind.notLeader.name, Problem.Kind.overloaded.name, Problem.Kind.unavailable.name,
+            Problem.Kind.redirectLoop.name:
+            true
+        default: status == 429
+        }
+    }
+
+    /// Whether what was asked for may have been done all the same. Of a failure of its storage the node itself says so.
+    private static func leavesDoubt(_ status: Int, _ problem: String?) -> Bool {
+        switch problem {
+        case Problem.Kind.ackTimeout.name, Problem.Kind.storageFailed.name, Problem.Kind.storageFull.name,
+            Problem.Kind.unsupported.name:
+            false
+        default: status >= 500
         }
     }
 
