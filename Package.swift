@@ -11,8 +11,11 @@ let settings: [SwiftSetting] =
         .enableUpcomingFeature("ExistentialAny"),
     ] + strict
 
-func library(_ name: String, _ path: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, path: "Sources/\(path)", swiftSettings: settings)
+func library(
+    _ name: String, _ path: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []
+) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: "Sources/\(path)", resources: resources, swiftSettings: settings)
 }
 func program(_ name: String, _ path: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(name: name, dependencies: dependencies, path: "Sources/\(path)", swiftSettings: settings)
@@ -61,7 +64,9 @@ let package = Package(
             ["Core", "Sharding", "Observability", toml, argumentParser, logging]),
         library("HTTPServer", "Shared/HTTPServer", [nioCore, nioPosix, nioHTTP1]),
         library("Wire", "Shared/Wire", ["Core", "Sharding", nioCore, nioHTTP1]),
-        library("ServiceSupport", "Shared/Service", ["Core", "HTTPServer", "Wire", nioCore, nioHTTP1]),
+        library(
+            "ServiceSupport", "Shared/Service", ["Core", "HTTPServer", "Wire", nioCore, nioHTTP1],
+            resources: [.embedInCode("openapi.json")]),
 
         // The client library: processes of the cluster reach each other with its connections; the router's proxy,
         // kv and the tests route with it.

@@ -41,6 +41,8 @@ final class ReplicatorHandler: HTTPHandler, Sendable {
             HTTPResponse(
                 text: metrics.exposition() + ReplicationText.render(engine.shards),
                 mediaType: MetricsRegistry.contentType)
+        // Keys are not its business.
+        case .resource(.openAPI): HTTPResponse(unknownPath: request.path)
         case .refused(let response): response
         }
     }

@@ -8,7 +8,7 @@ import Sharding
 import Synchronization
 import Wire
 
-/// The router's own resources: `/topology`, `/status`, `/healthz`, `/readyz`, `/metrics`.
+/// The router's own resources: `/topology`, `/status`, `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
 final class RouterResources: Sendable {
     private let cluster: ClusterView
     private let registry: MetricsRegistry
@@ -36,6 +36,7 @@ final class RouterResources: Sendable {
         case .resource(.readyz): readiness(table)
         case .resource(.metrics):
             HTTPResponse(text: registry.exposition(), mediaType: MetricsRegistry.contentType)
+        case .resource(.openAPI): OpenAPI.response
         case .refused(let response): response
         }
     }

@@ -5,6 +5,8 @@ import Wire
 /// The resources that every role has for those who operate it; all are read with GET or HEAD.
 public enum OperatingResource: Sendable, Hashable {
     case healthz, readyz, status, topology, metrics
+    /// The data API's description; see ``OpenAPI``.
+    case openAPI
 
     /// What a request for such a resource comes to.
     public enum Request: Sendable {
@@ -21,6 +23,7 @@ public enum OperatingResource: Sendable, Hashable {
         case APIPath.status: resource = .status
         case APIPath.topology: resource = .topology
         case APIPath.metrics: resource = .metrics
+        case APIPath.openAPI: resource = .openAPI
         default: return .refused(HTTPResponse(unknownPath: request.path))
         }
         guard request.method == .GET || request.method == .HEAD else {

@@ -40,6 +40,7 @@ public enum APIPath {
     public static let healthz = "/healthz"
     public static let readyz = "/readyz"
     public static let metrics = "/metrics"
+    public static let openAPI = "/openapi.json"
 
     /// `/kv/{key}`, percent-encoded.
     public static func key(_ key: some Sequence<UInt8>) -> String { "/kv/" + PercentCoding.encode(key) }

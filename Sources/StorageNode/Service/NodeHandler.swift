@@ -95,6 +95,7 @@ final class NodeHandler: HTTPHandler {
         case .resource(.metrics):
             exchange.respond(
                 HTTPResponse(text: node.metrics.registry.exposition(), mediaType: MetricsRegistry.contentType))
+        case .resource(.openAPI): exchange.respond(OpenAPI.response)
         case .refused(let response): exchange.respond(response)
         }
     }
