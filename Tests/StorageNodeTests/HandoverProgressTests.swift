@@ -73,8 +73,9 @@ import Wire
                     .fail(
                         Problem(
                             .followerBehind,
-                            "127.0.0.1:2 is 1 batches behind in s0: wait until kv status shows it close, or choose "
-                                + "another follower.", members: ["lag_batches": "1"]))
+                            "127.0.0.1:2 ends in term 0 of s0 and has nothing of term 1 yet, in which 127.0.0.1:1 leads: "
+                                + "right after a change of leader that takes a moment, so try again; if it stays so, see "
+                                + "that a replicator runs.", members: ["term": "0"]))
                 ]
             ),
             ([.begun, standing, .failed(storage)], [.fail(storage)]),

@@ -194,8 +194,16 @@ struct HandoverProgress {
                 "\(target) has promised term \(newest) of \(shard.name) to a node that takes it over: look at kv status, "
                     + "and try again once all go by one leader.", members: ["term": "\(newest)"])
         }
+        guard standing.term == own.term else {
+            // However few batches it lacks: of the leader's term it has none yet.
+            return Problem(
+                .followerBehind,
+                "\(target) ends in term \(standing.term) of \(shard.name) and has nothing of term \(own.term) yet, in which "
+                    + "\(shard.leader) leads: right after a change of leader that takes a moment, so try again; if it "
+                    + "stays so, see that a replicator runs.", members: ["term": "\(standing.term)"])
+        }
         let lag = own.lsn - min(own.lsn, standing.lsn)
-        guard standing.term == own.term, lag <= HandoverProgress.lagBatchesMax else {
+        guard lag <= HandoverProgress.lagBatchesMax else {
             return Problem(
                 .followerBehind,
                 "\(target) is \(lag) batches behind in \(shard.name): wait until kv status shows it close, "
