@@ -9,10 +9,13 @@ import Wire
 public struct KVEntry: Sendable, Hashable {
     public var value: ByteBuffer
     public var version: Version
+    /// What was left of its life when it was read, in whole milliseconds; nil for a value that does not expire.
+    public var expiresIn: TimeAmount?
 
-    public init(value: ByteBuffer, version: Version) {
+    public init(value: ByteBuffer, version: Version, expiresIn: TimeAmount? = nil) {
         self.value = value
         self.version = version
+        self.expiresIn = expiresIn
     }
 }
 
@@ -103,7 +106,9 @@ public final class KVClient: Sendable {
         guard !Answers.isMissingKey(response) else { return nil }
         guard response.status == 200 else { throw Answers.error(response) }
         // A copy, as the bytes are a slice of what was read from the socket and would keep all of that.
-        return KVEntry(value: ByteBuffer(bytes: response.body.readableBytesView), version: try version(of: response))
+        return KVEntry(
+            value: ByteBuffer(bytes: response.body.readableBytesView), version: try version(of: response),
+            expiresIn: response.expiresIn)
     }
 
     /// The version of the value under `key`; nil where there is none.

@@ -25,6 +25,11 @@ public struct WriteOptions: Sendable, Hashable {
 
     /// nil for a write that is made whatever it finds.
     public var condition: Condition?
+    /// After how long a put value is gone, 1 ms to 36,500 days, in whole milliseconds; nil for never.
+    ///
+    /// Only of a put: an increment leaves the end of what it finds as it is. A put that is tried again begins its time
+    /// anew.
+    public var ttl: TimeAmount?
     /// On how many replicas the write has to be before it is acknowledged; nil for the cluster's `default_ack`.
     ///
     /// Not reached in time, the write fails with `ackTimeout`: it stays on the leader and goes on spreading.
@@ -36,9 +41,11 @@ public struct WriteOptions: Sendable, Hashable {
     public var timeout: TimeAmount?
 
     public init(
-        condition: Condition? = nil, ack: AckLevel? = nil, ackTimeout: TimeAmount? = nil, timeout: TimeAmount? = nil
+        condition: Condition? = nil, ttl: TimeAmount? = nil, ack: AckLevel? = nil, ackTimeout: TimeAmount? = nil,
+        timeout: TimeAmount? = nil
     ) {
         self.condition = condition
+        self.ttl = ttl
         self.ack = ack
         self.ackTimeout = ackTimeout
         self.timeout = timeout
@@ -55,6 +62,7 @@ public struct WriteOptions: Sendable, Hashable {
 
     var query: [String] {
         var query: [String] = []
+        if let ttl { query.append("ttl=\(RequestOptions.text(ttl))") }
         if let ack { query.append("ack=\(ack)") }
         if let ackTimeout { query.append("timeout=\(RequestOptions.text(ackTimeout))") }
         return query
@@ -94,6 +102,19 @@ public struct ReadOptions: Sendable, Hashable {
         if consistency == .leader { query.append("consistency=leader") }
         if let maxStaleness { query.append("max_staleness=\(RequestOptions.text(maxStaleness))") }
         return query
+    }
+}
+
+extension WriteOptions {
+    /// Throws `KVError(.invalidArgument)` where there is a ``ttl`` that cannot be.
+    func checkTTL(isPut: Bool) throws(KVError) {
+        guard let ttl else { return }
+        guard isPut else {
+            throw KVError(.invalidArgument, "a ttl is for a put: a removal has none, an increment keeps what there is")
+        }
+        guard ttl > .nanoseconds(0), ttl.nanoseconds / 1_000_000 <= Int64(Limits.ttlMillisecondsMax) else {
+            throw KVError(.invalidArgument, "a ttl is from 1ms to \(Limits.ttlMillisecondsMax / 86_400_000)d")
+        }
     }
 }
 

@@ -44,6 +44,44 @@ extension ClusterTests {
             }
         }
 
+        /// Any bytes, conditions, lives and counters, against a real node.
+        @Test(.timeLimit(.minutes(3)))
+        func valuesAndConditions() async throws {
+            try await TestCluster.running(.ring(shards: 2, nodes: 2, replicas: 2), replicator: false) { cluster in
+                func kv(_ arguments: String...) async throws -> (Int32?, String) {
+                    let run = try await cluster.kv(arguments)
+                    if case .exited(let status) = run.status { return (status, run.output) }
+                    return (nil, run.log)
+                }
+                let bytes = (0..<3).flatMap { _ in (0...255).map { UInt8($0) } }
+                let path = "\(cluster.directory)/bytes"
+                #expect(FileManager.default.createFile(atPath: path, contents: Data(bytes)))
+                let put = try await kv("put", "--key-base64", "/wAB", "--file", path)
+                #expect(put.0 == 0)
+                let get = try await cluster.launch(
+                    "kv-bytes", .kv, ["get", "--key-base64", "/wAB", "--router", "\(cluster.router)"])
+                #expect(try await get.waitForExit() == .exited(0))
+                #expect(FileManager.default.contents(atPath: get.outputPath) == Data(bytes))
+                let json = try await kv("get", "--key-base64", "/wAB", "--output", "json")
+                #expect(json.1.hasPrefix(#"{"key_base64":"/wAB","value_base64":""# + Data(bytes).base64EncodedString()))
+
+                let first = try await kv("put", "k", "1", "--if-absent")
+                #expect(first.0 == 0)
+                let version = String(first.1.dropLast())
+                #expect(try await kv("put", "k", "2", "--if-absent").0 == 4)
+                #expect(try await kv("put", "k", "2", "--if-match", version).0 == 0)
+                #expect(try await kv("del", "k", "--if-match", version).0 == 4)
+                #expect(try await kv("incr", "k", "--by", "-44") == (0, "-42\n"))
+                #expect(try await kv("put", "k", "x", "--ttl", "1h").0 == 0)
+                #expect(try await kv("incr", "k").0 == 4)
+                let expiring = try await kv("get", "k", "--json")
+                #expect(expiring.1.contains(#""ttl":"3"#), "\(expiring)")
+                #expect(try await kv("put", "k", "x", "--ttl", "1ms").0 == 0)
+                try await eventually("the value is gone") { try await kv("get", "k").0 == 1 }
+                #expect(try await kv("put", "k", "y", "--if-match", "*").0 == 4)
+            }
+        }
+
         @Test(.timeLimit(.minutes(3)))
         func status() async throws {
             try await TestCluster.running(.ring(shards: 2, nodes: 3, replicas: 2)) { cluster in

@@ -11,107 +11,6 @@ import Wire
 
 @testable import kv
 
-/// Nodes that answer as a test says, each by its number; requests are `METHOD target`.
-private final class FakeNodes: Sendable {
-    typealias Script = @Sendable (_ node: Int, _ request: String, _ body: String) -> ScriptedServer.Answer?
-
-    let nodes: [ScriptedServer]
-    private let script: Box
-
-    private final class Box: Sendable {
-        let mutex = Mutex<Script?>(nil)
-    }
-
-    init(_ count: Int) async throws {
-        let box = Box()
-        var nodes: [ScriptedServer] = []
-        for index in 0..<count {
-            nodes.append(
-                try await .start { request in
-                    let script = box.mutex.withLock { $0 }
-                    let answer = script?(index, "\(request.method) \(request.target)", request.body)
-                    let unknown = ScriptedServer.Answer(404, body: Problem(.unknownPath, request.target).json)
-                    return .answer(answer ?? unknown)
-                })
-        }
-        self.nodes = nodes
-        script = box
-    }
-
-    func answer(_ script: @escaping Script) { self.script.mutex.withLock { $0 = script } }
-
-    /// Shard `s`, led by node 0 and followed by the others.
-    func topology(epoch: UInt64, followers: [Int]? = nil) throws -> Topology {
-        try Topology(
-            cluster: "test", epoch: epoch,
-            shards: [
-                ShardTopology(
-                    name: "s", index: 0, term: 1, leader: nodes[0].address,
-                    followers: (followers ?? Array(1..<nodes.count)).map { nodes[$0].address },
-                    slots: [SlotRange(first: HashSlot(rawValue: 0), last: HashSlot(rawValue: 16_383))])
-            ])
-    }
-
-    /// What was asked of the nodes, except for the topology, sorted.
-    var requests: [String] {
-        nodes.enumerated().flatMap { index, node in
-            node.requests.filter { $0.target != APIPath.topology }.map { "\(index) \($0.method) \($0.target)" }
-        }.sorted()
-    }
-
-    /// Runs `kv` with these arguments.
-    func run(_ arguments: [String]) async throws {
-        let seeds = nodes.map(\.address.description).joined(separator: ",")
-        var command = try KV.parseAsRoot(arguments + ["--router", seeds, "--timeout", "60"])
-        guard var command = command as? any AsyncParsableCommand else { return try command.run() }
-        try await command.run()
-    }
-
-    /// The exit status, and what is said.
-    func failure(_ arguments: [String]) async throws -> CommandFailure {
-        do {
-            try await run(arguments)
-        } catch let failure as CommandFailure {
-            return failure
-        } catch let error as KVError {
-            return CommandFailure(status: CommandStatus(error), message: error.message)
-        }
-        return CommandFailure(status: .done, message: nil)
-    }
-}
-
-private func answer(_ document: some Encodable) -> ScriptedServer.Answer {
-    do {
-        return .init(200, body: String(decoding: try DocumentCoding.encode(document), as: UTF8.self))
-    } catch {
-        return .init(500, body: "\(error)")
-    }
-}
-
-private func answer(_ topology: Topology) -> ScriptedServer.Answer {
-    do {
-        return .init(
-            200, [(KVHeader.epoch, "\(topology.epoch)")], body: String(decoding: try topology.json(), as: UTF8.self))
-    } catch {
-        return .init(500, body: "\(error)")
-    }
-}
-
-private func position(_ role: PositionDocument.Role, lsn: UInt64) -> PositionDocument {
-    PositionDocument(
-        shard: "s", role: role, position: LogPosition(term: 1, lsn: lsn, version: Version(rawValue: lsn)))
-}
-
-private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServer.Answer {
-    let position = position(role, lsn: lsn)
-    return answer(
-        HistoryDocument(
-            position: position,
-            history: TermHistory(
-                starts: [], end: LogPosition(term: 1, lsn: lsn, version: Version(rawValue: lsn))),
-            newestTerm: 1, leaderLastSeen: nil))
-}
-
 @Suite struct FailoverCommandTests {
     private func report(_ nodes: FakeNodes, to: Int) -> FailoverReport {
         FailoverReport(
@@ -308,5 +207,41 @@ private func history(_ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServ
         #expect(try await nodes.failure(["verify", "s"]).status == .unavailable)
         try await nodes.nodes[0].stop()
         #expect(try await nodes.failure(["verify", "s"]).status == .unavailable)
+    }
+}
+
+@Suite struct StatusCommandTests {
+    private func status(_ address: NodeAddress, _ role: PositionDocument.Role, lsn: UInt64) -> ScriptedServer.Answer {
+        let shard = StorageNodeStatus.Shard(
+            name: "s", role: role, position: LogPosition(term: 1, lsn: lsn, version: .zero), keysEstimate: 1,
+            diskBytes: 1, memtableBytes: 0, logFirstLsn: 1, failure: nil)
+        return answer(
+            StorageNodeStatus(
+                version: "0", node: address, epoch: 1, uptimeSeconds: 1, durability: "os", shards: [shard]))
+    }
+
+    /// All are asked at once, so a follower can have what its leader got after it answered. The leader is asked again.
+    @Test(arguments: [(second: UInt64(22), isHealthy: true), (15, false)])
+    func aFollowerAheadIsABadSignOnlyIfItStaysSo(second: UInt64, isHealthy: Bool) async throws {
+        let nodes = try await FakeNodes(2)
+        let topology = try nodes.topology(epoch: 1)
+        let addresses = nodes.nodes.map(\.address)
+        let looks = Mutex(0)
+        nodes.answer { node, request, _ in
+            switch request {
+            case "GET /topology": return answer(topology)
+            case "GET /status" where node == 1: return status(addresses[1], .follower, lsn: 22)
+            case "GET /status":
+                let look = looks.withLock {
+                    $0 += 1
+                    return $0
+                }
+                return status(addresses[0], .leader, lsn: look == 1 ? 15 : second)
+            default: return nil
+            }
+        }
+        let failure = try await nodes.failure(["status"])
+        #expect(failure.status == (isHealthy ? .done : .unavailable))
+        #expect(looks.withLock { $0 } == 2)
     }
 }

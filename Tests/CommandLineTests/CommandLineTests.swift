@@ -10,9 +10,9 @@ import Testing
 @Suite struct CommandLineTests {
     @Test func goodCommandLines() throws {
         let put = try #require(try KV.parseAsRoot(["put", "k", "v", "--router", "http://a:1"]) as? PutCommand)
-        #expect((put.key, put.value, put.cluster.router) == ("k", "v", "http://a:1"))
+        #expect((put.key.text, put.value, put.cluster.router) == ("k", "v", "http://a:1"))
         let dashed = try #require(try KV.parseAsRoot(["put", "--", "-k", "-"]) as? PutCommand)
-        #expect((dashed.key, dashed.value) == ("-k", "-"))
+        #expect((dashed.key.text, dashed.value) == ("-k", "-"))
         let file = try #require(try KV.parseAsRoot(["put", "k", "--file", "f"]) as? PutCommand)
         #expect(file.file == "f")
         #expect(try KV.parseAsRoot(["del", "k"]) is DeleteCommand)
@@ -26,9 +26,9 @@ import Testing
     @Test func whatRequestsAskFor() throws {
         let put = try #require(
             try KV.parseAsRoot(["put", "k", "v", "--ack", "all", "--ack-timeout", "1500ms"]) as? PutCommand)
-        #expect(put.write.options == WriteOptions(ack: .all, ackTimeout: .milliseconds(1_500)))
+        #expect(put.options == WriteOptions(ack: .all, ackTimeout: .milliseconds(1_500)))
         let delete = try #require(try KV.parseAsRoot(["del", "k", "--ack", "2"]) as? DeleteCommand)
-        #expect(delete.write.options == WriteOptions(ack: .replicas(2)))
+        #expect(delete.write.options(nil) == WriteOptions(ack: .replicas(2)))
         let get = try #require(
             try KV.parseAsRoot([
                 "get", "k", "--consistency", "leader", "--min-version", "00000000000000ff", "--max-staleness", "2s",
@@ -39,6 +39,23 @@ import Testing
                     consistency: .leader, minVersion: Version(rawValue: 255), maxStaleness: .seconds(2)))
         let plain = try #require(try KV.parseAsRoot(["get", "k"]) as? GetCommand)
         #expect(plain.read.options == ReadOptions())
+    }
+
+    @Test func conditionsLivesAndCounters() throws {
+        func options(_ arguments: String...) throws -> WriteOptions? {
+            (try KV.parseAsRoot(["put", "k", "v"] + arguments) as? PutCommand)?.options
+        }
+        #expect(try options("--if-absent", "--ttl", "90s") == WriteOptions(condition: .absent, ttl: .seconds(90)))
+        #expect(try options("--if-match", "*") == WriteOptions(condition: .exists))
+        #expect(
+            try options("--if-match", "00000000000000ff") == WriteOptions(condition: .version(Version(rawValue: 255))))
+        let delete = try #require(try KV.parseAsRoot(["del", "k", "--if-match", "*"]) as? DeleteCommand)
+        #expect(delete.match.ifMatch == .exists)
+        let increment = try #require(try KV.parseAsRoot(["incr", "k", "--by", "-3"]) as? IncrementCommand)
+        #expect(increment.by == -3)
+        #expect((try KV.parseAsRoot(["incr", "k"]) as? IncrementCommand)?.by == 1)
+        let binary = try #require(try KV.parseAsRoot(["get", "--key-base64", "/wAB"]) as? GetCommand)
+        #expect(binary.key.bytes == [0xFF, 0, 1])
     }
 
     @Test func administration() throws {
@@ -64,7 +81,11 @@ import Testing
         ["get", "k", "--consistency", "strong"],
         ["get", "k", "--min-version", "12"], ["get", "k", "--max-staleness", "2h"], ["failover"],
         ["failover", "s", "--to", "here"], ["replica", "remove", "s"], ["replica", "add", "s", "a"],
-        ["verify", "a", "b"],
+        ["verify", "a", "b"], ["put", "k", "v", "--if-match", "12"],
+        ["put", "k", "v", "--if-match", "*", "--if-absent"],
+        ["put", "k", "v", "--ttl", "0s"], ["put", "k", "v", "--ttl", "5"], ["put", "k", "v", "--ttl", "36501d"],
+        ["del", "k", "--ttl", "1s"], ["incr", "k", "--by", "1.5"], ["incr", "k", "--by", "9223372036854775808"],
+        ["get", "--key-base64", "?"], ["completion"], ["completion", "csh"],
     ]) func badCommandLines(arguments: [String]) {
         #expect { try KV.parseAsRoot(arguments) } throws: { KV.exitCode(for: $0) != .success }
     }

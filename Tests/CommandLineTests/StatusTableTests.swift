@@ -1,4 +1,5 @@
 import Core
+import NIOCore
 import Sharding
 import Testing
 import Wire
@@ -69,9 +70,23 @@ import Wire
                                follower  127.0.0.1:7002  12,300   45   1,250  1,234,567  12.5 MiB  following
                                follower  127.0.0.1:7003       -    -       -          -         -  down: cannot connect to 127.0.0.1:7003
                 shard-1     2  leader    127.0.0.1:7002       5               1,234,567  12.5 MiB  refuses writes: the disk is full
-                               follower  127.0.0.1:7001       7    0       -  1,234,567  12.5 MiB  following
+                               follower  127.0.0.1:7001       7    0       -  1,234,567  12.5 MiB  2 ahead of its leader
+
+                shard-1: its leader 127.0.0.1:7002 has lost the end of its log, which a follower has; what is written now \
+                may be lost: stop 127.0.0.1:7002, run kv failover shard-1, then start it
 
                 """)
+        #expect(
+            TextTable.raw(StatusTable.rows(status, { String($0) }, bytes: { String($0) }))
+                == ByteBuffer(
+                    string: """
+                        shard-0\t1\tleader\t127.0.0.1:7001\t12345\t-\t-\t1234567\t13107200\tleading
+                        shard-0\t1\tfollower\t127.0.0.1:7002\t12300\t45\t1250\t1234567\t13107200\tfollowing
+                        shard-0\t1\tfollower\t127.0.0.1:7003\t-\t-\t-\t-\t-\tdown: cannot connect to 127.0.0.1:7003
+                        shard-1\t2\tleader\t127.0.0.1:7002\t5\t-\t-\t1234567\t13107200\trefuses writes: the disk is full
+                        shard-1\t2\tfollower\t127.0.0.1:7001\t7\t0\t-\t1234567\t13107200\t2 ahead of its leader
+
+                        """))
     }
 
     @Test func aNodeThatHasNotTakenItsRoleIsShown() throws {

@@ -40,6 +40,36 @@ import Wire
         }
     }
 
+    @Test func valuesCanBeGivenALife() async throws {
+        let cluster = try await FakeCluster.start(nodes: 1, shards: 1)
+        cluster.override { _, request in
+            guard request.method == .GET, request.target.hasPrefix("/kv/") else { return nil }
+            let fields = [(KVHeader.version, "00000000000000aa"), (KVHeader.expiresIn, "29993ms")]
+            return .answer(.init(200, fields, body: "v"))
+        }
+        try await withClient(seeds: cluster.addresses) { client in
+            try await client.put(key, bytes("v"), options: WriteOptions(ttl: .microseconds(1_500_001)))
+            let entry = try await client.get(key)
+            #expect(
+                entry
+                    == KVEntry(value: bytes("v"), version: Version(rawValue: 0xAA), expiresIn: .milliseconds(29_993)))
+            for ttl in [TimeAmount.nanoseconds(0), .seconds(-1), .hours(24 * 36_501)] {
+                let error = try await failure { () throws(KVError) in
+                    try await client.put(key, bytes("v"), options: WriteOptions(ttl: ttl))
+                }
+                #expect(error.code == .invalidArgument)
+            }
+            let options = WriteOptions(ttl: .seconds(1))
+            let delete = try await failure { () throws(KVError) in try await client.delete(key, options: options) }
+            let increment = try await failure { () throws(KVError) in
+                try await client.increment(key, options: options)
+            }
+            #expect([delete.code, increment.code] == [.invalidArgument, .invalidArgument])
+        }
+        let writes = cluster.requests(0, path: "/kv/").filter { $0.method != .GET }.map(\.target)
+        #expect(writes == ["/kv/k?ttl=1501ms"])
+    }
+
     @Test func countersCount() async throws {
         let cluster = try await FakeCluster.start(nodes: 1, shards: 1)
         try await withClient(seeds: cluster.addresses) { client in

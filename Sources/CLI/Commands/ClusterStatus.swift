@@ -30,6 +30,8 @@ struct ClusterStatus: Encodable, Sendable {
         var lsn: UInt64?
         /// Batches behind the leader; nil where one of the two is not known or their terms differ.
         var lagBatches: UInt64?
+        /// Batches by which a follower is ahead of its leader, which must not be: the leader has lost the end of its log.
+        var aheadBatches: UInt64?
         /// By how much it may be behind, as it says itself.
         var lagMilliseconds: UInt64?
         var keysEstimate: UInt64?
@@ -110,8 +112,8 @@ struct ClusterStatus: Encodable, Sendable {
         replica.snapshot = status.snapshot
         replica.diverged = status.diverged ?? []
         if role == .follower, let leader, leader.term == status.term {
-            // The two were asked one after the other: a follower can be ahead of what its leader had said.
             replica.lagBatches = leader.lsn - min(leader.lsn, status.lsn)
+            if status.lsn > leader.lsn { replica.aheadBatches = status.lsn - leader.lsn }
         }
         if let failure = status.failure {
             replica.state = "refuses writes: \(failure)"
@@ -121,6 +123,8 @@ struct ClusterStatus: Encodable, Sendable {
             replica.state = "installing a snapshot"
         } else if status.role != role {
             replica.state = "calls itself \(status.role.rawValue)"
+        } else if let ahead = replica.aheadBatches {
+            replica.state = "\(Format.count(ahead)) ahead of its leader"
         } else if status.state == .joining {
             replica.state = "joining"
         } else {
@@ -148,7 +152,30 @@ struct ClusterStatus: Encodable, Sendable {
             topology = newest
             answers = await ask(topology.nodes, client, timeout: timeout)
         }
+        // All were asked at once: a follower may have got what its leader did not have when it answered. What the leader
+        // says after that counts.
+        let status = ClusterStatus(topology: topology, answers: answers)
+        let overtaken = Set(
+            status.shards.filter { $0.replicas.contains { $0.aheadBatches != nil } }.compactMap(
+                \.replicas.first?.address))
+        guard !overtaken.isEmpty else { return status }
+        for (address, answer) in await ask(Array(overtaken), client, timeout: timeout) {
+            answers[address] = Self.newer(answer, answers[address], topology)
+        }
         return ClusterStatus(topology: topology, answers: answers)
+    }
+
+    /// What a node said the second time, and of shards that it follows what it said the first time: their leaders may not
+    /// have been asked again.
+    private static func newer(
+        _ second: Result<StorageNodeStatus, KVError>, _ first: Result<StorageNodeStatus, KVError>?, _ topology: Topology
+    ) -> Result<StorageNodeStatus, KVError> {
+        guard case .success(var status) = second, case .success(let before)? = first else { return second }
+        for (index, shard) in status.shards.enumerated()
+        where topology.shard(named: shard.name)?.leader != status.node {
+            if let earlier = before.shards.first(where: { $0.name == shard.name }) { status.shards[index] = earlier }
+        }
+        return .success(status)
     }
 
     private static func ask(

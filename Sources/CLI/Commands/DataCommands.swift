@@ -2,7 +2,6 @@ import ArgumentParser
 import Core
 import DistribKVClient
 import NIOCore
-import Sharding
 
 struct PutCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -12,6 +11,9 @@ struct PutCommand: AsyncParsableCommand {
             EXAMPLES
               kv put greeting hello
               kv put greeting hello --ack all --ack-timeout 2s
+              kv put session/7 open --ttl 30m
+              kv put lock mine --if-absent --ttl 10s
+              kv put config new --if-match 01a20d6f120e0000
               date | kv put now -
               kv put photo --file photo.jpg
               kv put -- -key- value
@@ -22,9 +24,15 @@ struct PutCommand: AsyncParsableCommand {
 
     @OptionGroup var cluster: ClusterOptions
     @OptionGroup var output: OutputOptions
+    @OptionGroup var match: MatchFlags
+    @Flag(help: "Only where there is no such key; else exit status 4.")
+    var ifAbsent = false
+    @Option(
+        help: ArgumentHelp("The value is gone after that: 500ms, 30s, 5m, 2h, 7d.", valueName: "duration"),
+        transform: FlagText.ttl)
+    var ttl: TimeAmount?
     @OptionGroup var write: WriteFlags
-    @Argument(help: "1 to 4096 bytes.")
-    var key: String
+    @OptionGroup var key: KeyArgument
     @Argument(help: "The value; - reads it from standard input.")
     var value: String?
     @Option(help: "Reads the value from a file.", completion: .file())
@@ -34,7 +42,12 @@ struct PutCommand: AsyncParsableCommand {
         guard (value == nil) != (file == nil) else {
             throw ValidationError("Give the value or --file, one of the two.")
         }
+        guard !ifAbsent || match.ifMatch == nil else {
+            throw ValidationError("--if-absent and --if-match exclude each other.")
+        }
     }
+
+    var options: WriteOptions { write.options(ifAbsent ? .absent : match.ifMatch, ttl: ttl) }
 
     func run() async throws {
         let content: ByteBuffer
@@ -46,7 +59,7 @@ struct PutCommand: AsyncParsableCommand {
             content = try await Console.read(path: "-")
         }
         try await output.write(versionOf: key) {
-            try await cluster.withClient { try await $0.put(key.utf8, content, options: write.options) }
+            try await cluster.withClient { try await $0.put(key.bytes, content, options: options) }
         }
     }
 }
@@ -59,6 +72,8 @@ struct GetCommand: AsyncParsableCommand {
             Exits with 1 where there is no such key.
 
             EXAMPLES
+              kv get photo > photo.jpg
+              kv get greeting --output json
               kv get greeting --consistency leader
               kv get greeting --min-version $(kv put greeting hello)
             """)
@@ -66,20 +81,21 @@ struct GetCommand: AsyncParsableCommand {
     @OptionGroup var cluster: ClusterOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var read: ReadFlags
-    @Argument(help: "1 to 4096 bytes.")
-    var key: String
+    @OptionGroup var key: KeyArgument
 
     func run() async throws {
-        let entry = try await cluster.withClient { try await $0.get(key.utf8, options: read.options) }
+        let entry = try await cluster.withClient { try await $0.get(key.bytes, options: read.options) }
         guard let entry else {
-            throw CommandFailure(status: .notFound, message: "there is no key \"\(TextTable.cell(key.utf8))\"")
+            throw CommandFailure(status: .notFound, message: "there is no key \"\(key.shown)\"")
         }
+        let record = DataRecord(key: key.bytes, entry)
         try await output.write(
-            default: .raw, json: DataRecord(key: key.utf8, version: entry.version, value: entry.value),
+            default: .raw, line: record.json,
             table: TextTable.render([
-                ["KEY", "VERSION", "VALUE"],
+                ["KEY", "VERSION", "TTL", "VALUE"],
                 [
-                    TextTable.cell(key.utf8), entry.version.hexDigits, TextTable.cell(entry.value.readableBytesView),
+                    key.shown, entry.version.hexDigits, record.ttl ?? "-",
+                    TextTable.cell(entry.value.readableBytesView),
                 ],
             ]),
             raw: entry.value)
@@ -90,56 +106,74 @@ struct DeleteCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "del",
         abstract: "Removes a key and prints the version of the removal.",
-        discussion: "Removing what is not there is no error.",
+        discussion: "Removing what is not there is no error, unless --if-match demands it.",
         aliases: ["delete"])
 
     @OptionGroup var cluster: ClusterOptions
     @OptionGroup var output: OutputOptions
+    @OptionGroup var match: MatchFlags
     @OptionGroup var write: WriteFlags
-    @Argument(help: "1 to 4096 bytes.")
-    var key: String
+    @OptionGroup var key: KeyArgument
 
     func run() async throws {
         try await output.write(versionOf: key) {
-            try await cluster.withClient { try await $0.delete(key.utf8, options: write.options) }
+            try await cluster.withClient {
+                try await $0.delete(key.bytes, options: write.options(match.ifMatch))
+            }
         }
     }
 }
 
-struct TopologyCommand: AsyncParsableCommand {
+struct IncrementCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "topology",
-        abstract: "Prints the topology document: which node serves which slots.")
+        commandName: "incr",
+        abstract: "Adds to the number under a key and prints the sum.",
+        discussion: """
+            A key that does not exist counts as 0. Where the value is no 64-bit integer, or the sum would be none, the
+            exit status is 4 and nothing is changed. Where the answer was lost the increment may have been counted; it is
+            not sent twice, and the exit status is 3.
+
+            EXAMPLES
+              kv incr visits
+              kv incr stock --by -3 --if-match '*'
+            """)
 
     @OptionGroup var cluster: ClusterOptions
     @OptionGroup var output: OutputOptions
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("What to add: a 64-bit integer, also a negative one.", valueName: "n"))
+    var by: Int64 = 1
+    @OptionGroup var match: MatchFlags
+    @Flag(help: "Only where there is no such key; else exit status 4.")
+    var ifAbsent = false
+    @OptionGroup var write: WriteFlags
+    @OptionGroup var key: KeyArgument
 
-    func run() async throws {
-        let topology = try await cluster.withClient { try await $0.topology() }
-        let json = ByteBuffer(bytes: try topology.json() + [UInt8(ascii: "\n")])
-        switch output.format(default: .json) {
-        case .json, .raw: try await Console.write(json)
-        case .table: try await Console.write(ByteBuffer(string: Self.table(topology)))
+    func validate() throws {
+        guard !ifAbsent || match.ifMatch == nil else {
+            throw ValidationError("--if-absent and --if-match exclude each other.")
         }
     }
 
-    static func table(_ topology: Topology) -> String {
-        var rows = [["SHARD", "TERM", "SLOTS", "LEADER", "FOLLOWERS"]]
-        for shard in topology.shards {
-            let slots = shard.slots.reduce(0) { $0 + Int($1.last.rawValue - $1.first.rawValue) + 1 }
-            rows.append([
-                shard.name, String(shard.term), String(slots), shard.leader.description,
-                shard.followers.map(\.description).joined(separator: ", "),
-            ])
+    func run() async throws {
+        let options = write.options(ifAbsent ? .absent : match.ifMatch)
+        let counter = try await cluster.withClient {
+            try await $0.increment(key.bytes, by: by, options: options)
         }
-        return "cluster \(topology.cluster), epoch \(topology.epoch)\n\n"
-            + TextTable.render(rows, rightAligned: [1, 2])
+        let record = DataRecord(key: key.bytes, number: counter.number, version: counter.version)
+        try await output.write(
+            default: .raw, line: record.json,
+            table: TextTable.render([
+                ["KEY", "NUMBER", "VERSION"], [key.shown, String(counter.number), counter.version.hexDigits],
+            ]),
+            raw: ByteBuffer(string: "\(counter.number)\n"))
     }
 }
 
 extension OutputOptions {
     /// Writes the version of a write; also of one that is done and not on enough replicas yet, before that is thrown.
-    fileprivate func write(versionOf key: String, _ write: () async throws -> Version) async throws {
+    fileprivate func write(versionOf key: KeyArgument, _ write: () async throws -> Version) async throws {
         let version: Version
         do {
             version = try await write()
@@ -150,10 +184,10 @@ extension OutputOptions {
         try await self.write(version, of: key)
     }
 
-    private func write(_ version: Version, of key: String) async throws {
+    private func write(_ version: Version, of key: KeyArgument) async throws {
         try await write(
-            default: .raw, json: DataRecord(key: key.utf8, version: version),
-            table: TextTable.render([["KEY", "VERSION"], [TextTable.cell(key.utf8), version.hexDigits]]),
+            default: .raw, line: DataRecord(key: key.bytes, version: version).json,
+            table: TextTable.render([["KEY", "VERSION"], [key.shown, version.hexDigits]]),
             raw: ByteBuffer(string: version.hexDigits + "\n"))
     }
 }

@@ -1,29 +1,44 @@
 import Core
-import FoundationEssentials
+import DistribKVClient
 import NIOCore
+import Wire
 
-/// What a command says of one key with `--output json`; members that do not apply are left out.
-///
-/// Bytes that are not valid UTF-8 are in `key_base64` and `value_base64` in place of `key` and `value` (RFC 4648
-/// section 4, padded).
-struct DataRecord: Encodable, Equatable {
-    var key: String?
-    var keyBase64: String?
-    var value: String?
-    var valueBase64: String?
+/// What a command says of one key with `--output json`: a line as scans and exports have it; members that do not apply
+/// are left out.
+struct DataRecord {
+    private let key: [UInt8]
+    private var value: ByteBuffer?
     /// What a counter stands at now.
-    var number: Int64?
-    var version: String
+    private var number: Int64?
+    private let version: Version
+    private var ttlMilliseconds: UInt64?
 
-    init(key: some Sequence<UInt8>, version: Version, value: ByteBuffer? = nil, number: Int64? = nil) {
-        (self.key, keyBase64) = Self.text(Array(key))
-        if let value { (self.value, valueBase64) = Self.text(Array(value.readableBytesView)) }
+    init(key: [UInt8], number: Int64? = nil, version: Version) {
+        self.key = key
         self.number = number
-        self.version = version.hexDigits
+        self.version = version
     }
 
-    private static func text(_ bytes: [UInt8]) -> (text: String?, base64: String?) {
-        if let text = String(validating: bytes, as: UTF8.self) { return (text, nil) }
-        return (nil, Data(bytes).base64EncodedString())
+    init(key: [UInt8], _ entry: KVEntry) {
+        self.key = key
+        value = entry.value
+        version = entry.version
+        ttlMilliseconds = entry.expiresIn.map { UInt64(max(0, $0.nanoseconds / 1_000_000)) }
+    }
+
+    /// As `--ttl` takes it.
+    var ttl: String? { ttlMilliseconds.map { "\($0)ms" } }
+
+    /// With its newline.
+    var json: ByteBuffer {
+        var buffer = ByteBuffer()
+        var line = JSONLine(into: &buffer)
+        key.withUnsafeBytes { line.bytes("key", $0, into: &buffer) }
+        if let value { line.bytes("value", value, into: &buffer) }
+        if let number { line.integer("number", number, into: &buffer) }
+        line.version(version, into: &buffer)
+        if let ttlMilliseconds { line.ttl(milliseconds: ttlMilliseconds, into: &buffer) }
+        line.end(into: &buffer)
+        return buffer
     }
 }

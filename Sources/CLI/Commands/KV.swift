@@ -11,6 +11,7 @@ struct KV: AsyncParsableCommand {
             EXAMPLES
               kv put greeting hello
               kv get greeting
+              kv incr visits
               kv put photo --file photo.jpg
               kv import packages.tsv
               kv status
@@ -24,8 +25,10 @@ struct KV: AsyncParsableCommand {
             """,
         version: BuildInformation.version,
         subcommands: [
-            PutCommand.self, GetCommand.self, DeleteCommand.self, StatusCommand.self, ImportCommand.self,
+            PutCommand.self, GetCommand.self, DeleteCommand.self, IncrementCommand.self, StatusCommand.self,
+            ImportCommand.self,
             TopologyCommand.self, FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self,
+            CompletionCommand.self,
         ])
 
     @OptionGroup var cluster: ClusterOptions
@@ -35,6 +38,7 @@ struct KV: AsyncParsableCommand {
         // A reader of our output that goes away is a failed write, not a signal.
         signal(SIGPIPE, SIG_IGN)
         do {
+            try checkArguments()
             var command = try parseAsRoot()
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
@@ -52,11 +56,30 @@ struct KV: AsyncParsableCommand {
         }
     }
 
+    /// Refuses arguments that are no text: they would come to the commands with other bytes in their place.
+    private static func checkArguments() throws {
+        for (index, argument) in UnsafeBufferPointer(
+            start: Swift.CommandLine.unsafeArgv, count: Int(Swift.CommandLine.argc)
+        ).enumerated() {
+            guard let argument, String(validatingCString: argument) == nil else { continue }
+            throw CommandFailure(
+                status: .usage,
+                message:
+                    "argument \(index) is not UTF-8: give such a key with --key-base64, such a value with --file or on "
+                    + "standard input")
+        }
+    }
+
+    private static func message(of error: KVError) -> String {
+        guard error.code == .ackTimeout, let version = error.version else { return error.description }
+        return "\(error) (version \(version))"
+    }
+
     /// How the program ends after `error`, which is no request for help.
     static func failure(for error: any Error) -> CommandFailure {
         switch error {
         case let failure as CommandFailure: return failure
-        case let error as KVError: return CommandFailure(status: CommandStatus(error), message: error.description)
+        case let error as KVError: return CommandFailure(status: CommandStatus(error), message: message(of: error))
         default:
             // What is left is a wrong command line. All of it in one line, whose end says where there is more.
             let lines = fullMessage(for: error).split(separator: "\n").map(String.init)

@@ -42,10 +42,19 @@ struct OutputOptions: ParsableArguments {
         default format: OutputFormat = .table, json document: some Encodable, table: @autoclosure () -> String,
         raw: @autoclosure () -> ByteBuffer
     ) async throws {
+        let isJSON = self.format(default: format) == .json
+        let line = isJSON ? ByteBuffer(bytes: try DocumentCoding.encode(document) + [UInt8(ascii: "\n")]) : ByteBuffer()
+        try await write(default: format, line: line, table: table(), raw: raw())
+    }
+
+    /// As ``write(default:json:table:raw:)``, of an answer whose JSON is written already, with its newline.
+    func write(
+        default format: OutputFormat = .table, line: @autoclosure () -> ByteBuffer, table: @autoclosure () -> String,
+        raw: @autoclosure () -> ByteBuffer
+    ) async throws {
         switch self.format(default: format) {
         case .table: try await Console.write(ByteBuffer(string: table()))
-        case .json:
-            try await Console.write(ByteBuffer(bytes: try DocumentCoding.encode(document) + [UInt8(ascii: "\n")]))
+        case .json: try await Console.write(line())
         case .raw: try await Console.write(raw())
         }
     }

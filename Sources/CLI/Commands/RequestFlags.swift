@@ -1,9 +1,43 @@
 import ArgumentParser
 import Core
 import DistribKVClient
+import FoundationEssentials
 import NIOCore
 
-/// What `kv put` and `kv del` wait for.
+/// The key that a command is about.
+struct KeyArgument: ParsableArguments {
+    @Argument(help: ArgumentHelp("1 to 4096 bytes of UTF-8.", valueName: "key"))
+    var text: String
+
+    @Flag(name: .customLong("key-base64"), help: "The key is given in base64: for bytes that are no text.")
+    var isBase64 = false
+
+    func validate() throws { _ = try decode() }
+
+    var bytes: [UInt8] { (try? decode()) ?? [] }
+
+    /// As messages show it.
+    var shown: String { TextTable.cell(bytes) }
+
+    private func decode() throws -> [UInt8] {
+        guard isBase64 else { return Array(text.utf8) }
+        guard let data = Data(base64Encoded: text) else {
+            throw ValidationError("\"\(text)\" is no base64 (RFC 4648 section 4, with padding).")
+        }
+        return Array(data)
+    }
+}
+
+/// What a write expects to find.
+struct MatchFlags: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Only where the key has this version, or * where it exists; else exit status 4.", valueName: "version|*"),
+        transform: FlagText.match)
+    var ifMatch: WriteOptions.Condition?
+}
+
+/// What `kv put`, `kv del` and `kv incr` wait for.
 struct WriteFlags: ParsableArguments {
     @Option(
         help: ArgumentHelp(
@@ -16,7 +50,9 @@ struct WriteFlags: ParsableArguments {
         help: ArgumentHelp("How long that may take: 500ms, 5s.", valueName: "duration"), transform: FlagText.duration)
     var ackTimeout: TimeAmount?
 
-    var options: WriteOptions { WriteOptions(ack: ack, ackTimeout: ackTimeout) }
+    func options(_ condition: WriteOptions.Condition?, ttl: TimeAmount? = nil) -> WriteOptions {
+        WriteOptions(condition: condition, ttl: ttl, ack: ack, ackTimeout: ackTimeout)
+    }
 }
 
 /// How new an answer of `kv get` has to be.
@@ -65,6 +101,24 @@ enum FlagText {
             throw ValidationError("\"\(text)\" is no address of a node: write host:port.")
         }
         return address
+    }
+
+    static func match(_ text: String) throws -> WriteOptions.Condition {
+        if text == "*" { return .exists }
+        guard let version = Version(hexDigits: text) else {
+            throw ValidationError("\"\(text)\" is neither * nor a version: 16 hex digits, as kv put prints them.")
+        }
+        return .version(version)
+    }
+
+    /// At least 1 ms, at most a hundred years.
+    static func ttl(_ text: String) throws -> TimeAmount {
+        guard let milliseconds = DurationText.milliseconds(text),
+            (1...Limits.ttlMillisecondsMax).contains(milliseconds)
+        else {
+            throw ValidationError("\"\(text)\" is no duration from 1ms to 36500d, such as 30s, 5m, 2h or 7d.")
+        }
+        return .milliseconds(Int64(milliseconds))
     }
 
     static func version(_ text: String) throws -> Version {

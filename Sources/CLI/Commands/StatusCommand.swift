@@ -81,6 +81,12 @@ enum StatusTable {
                     + "within seconds, unless it cannot reach one")
         }
         for shard in status.shards {
+            if let leader = shard.replicas.first, shard.replicas.contains(where: { $0.aheadBatches != nil }) {
+                notes.append(
+                    "\(shard.name): its leader \(leader.address) has lost the end of its log, which a follower has; what is "
+                        + "written now may be lost: stop \(leader.address), run kv failover \(shard.name), then start it"
+                )
+            }
             for replica in shard.replicas {
                 notes += replica.diverged.map { note($0, of: shard.name, at: replica.address) }
             }

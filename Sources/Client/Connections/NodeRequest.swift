@@ -54,6 +54,14 @@ public struct NodeResponse: Sendable {
     /// `KV-Version`; nil where it is missing or not 16 hex digits.
     public var version: Version? { headers.first(name: KVHeader.version).flatMap { Version(hexDigits: $0) } }
 
+    /// `KV-Expires-In`; nil where the value does not expire.
+    public var expiresIn: TimeAmount? {
+        guard let text = headers.first(name: KVHeader.expiresIn), let milliseconds = DurationText.milliseconds(text),
+            milliseconds <= Limits.ttlMillisecondsMax
+        else { return nil }
+        return .milliseconds(Int64(milliseconds))
+    }
+
     /// `KV-Epoch`; nil where it is missing or not a number.
     public var epoch: UInt64? { headers.first(name: KVHeader.epoch).flatMap { UInt64($0) } }
 

@@ -43,9 +43,10 @@ struct KeyRequest: Sendable {
 
     /// - Parameter value: nil removes the key.
     ///
-    /// Throws `KVError(.invalidArgument)` where the key is empty or too long.
+    /// Throws `KVError(.invalidArgument)` where the key is empty or too long, or the ttl cannot be.
     static func write(key: [UInt8], value: ByteBuffer?, _ options: WriteOptions) throws(KVError) -> KeyRequest {
         try check(key)
+        try options.checkTTL(isPut: value != nil)
         let target = RequestOptions.target(key: key, query: options.query)
         return write(
             NodeRequest(method: value == nil ? .DELETE : .PUT, target: target, body: value), key: key, options)
@@ -54,6 +55,7 @@ struct KeyRequest: Sendable {
     /// Throws `KVError(.invalidArgument)` where the key is empty or too long.
     static func increment(key: [UInt8], by amount: Int64, _ options: WriteOptions) throws(KVError) -> KeyRequest {
         try check(key)
+        try options.checkTTL(isPut: false)
         let target = RequestOptions.target(key: key, query: ["incr=\(amount)"] + options.query)
         return write(NodeRequest(method: .POST, target: target), key: key, options)
     }
