@@ -49,6 +49,101 @@ import Testing
         #expect(!value(nil).isExpired(at: .max))
     }
 
+    // MARK: Compaction
+
+    private func fill(_ database: Database, _ keys: Range<Int>, expires: UInt64?) throws {
+        var random = SeededGenerator(seed: UInt64(keys.lowerBound + 1))
+        for start in stride(from: keys.lowerBound, to: keys.upperBound, by: 500) {
+            try database.write { batch in
+                for key in start..<min(start + 500, keys.upperBound) {
+                    batch.put(
+                        key: ByteBuffer(string: "key-\(key)"), version: Version(rawValue: 1), expires: expires,
+                        value: ByteBuffer(bytes: random.bytes(100)))
+                }
+            }
+        }
+    }
+
+    private func open(_ directory: TemporaryDirectory, _ clocks: Clocks, rewriteSeconds: Int? = nil) throws -> Database
+    {
+        var options = DatabaseOptions()
+        options.expiries = clocks.expiryClock()
+        if let rewriteSeconds { options.rewriteSeconds = rewriteSeconds }
+        return try Database(path: directory.path, shared: SharedResources(), options: options)
+    }
+
+    @Test func compactionFreesTheSpaceOfWhatHasExpiredAndLeavesTheRest() throws {
+        let directory = try TemporaryDirectory()
+        let clocks = Clocks()
+        let database = try open(directory, clocks)
+        try database.write { batch in
+            // Looks like a value that has expired, but is the shard's own.
+            let (key, value): ([UInt8], [UInt8]) = ([KeySpace.reserved, 1], [1] + [UInt8](repeating: 0, count: 16))
+            key.withUnsafeBytes { key in value.withUnsafeBytes { batch.putRaw(key: key, value: $0) } }
+        }
+        try database.put("older", "1")
+        try database.flush()
+        try fill(database, 0..<20_000, expires: clocks.wall + 1_000)
+        try fill(database, 20_000..<21_000, expires: nil)
+        try fill(database, 21_000..<22_000, expires: clocks.wall + 1_000_000)
+        try database.write {
+            $0.put(
+                key: ByteBuffer(string: "older"), version: Version(rawValue: 2), expires: clocks.wall + 1,
+                value: ByteBuffer(string: "2"))
+        }
+        try database.compact()
+        let before = try database.tableBytes()
+        // Expired, but not for long.
+        clocks.pass(60_999)
+        try database.compact()
+        #expect(try database.find("key-1") != .missing)
+        #expect(try database.find("older") == .missing, "nothing older comes back")
+        clocks.pass(1)
+        try database.compact()
+        let after = try database.tableBytes()
+        #expect(after * 8 < before, "\(before) bytes before, \(after) after")
+        var keys = 0
+        try database.forEachUserRecord { _, value in
+            keys += 1
+            #expect(value.expiresMilliseconds != 10_001_000)
+            return true
+        }
+        #expect(keys == 2_000)
+        #expect(try database.record(at: [KeySpace.reserved, 1])?.count == 17)
+        #expect(try database.find("key-1") == .missing)
+        try database.close()
+    }
+
+    /// A table that nobody touches is rewritten when it is old, by RocksDB's clock.
+    @Test func whatExpiresInOldDataGoesByItself() throws {
+        let directory = try TemporaryDirectory()
+        let clocks = Clocks()
+        let database = try open(directory, clocks, rewriteSeconds: 1)
+        try fill(database, 0..<5_000, expires: clocks.wall + 1_000)
+        try database.compact()
+        let before = try database.tableBytes()
+        clocks.pass(61_000)
+        let deadline = ContinuousClock.now + .seconds(60)
+        while try database.tableBytes() * 8 > before {
+            guard ContinuousClock.now < deadline else {
+                Issue.record("the tables are never rewritten")
+                break
+            }
+            try database.rewriteOldTables()
+        }
+        try database.close()
+    }
+
+    @Test func aDatabaseWithoutAClockDropsNothing() throws {
+        let directory = try TemporaryDirectory()
+        let database = try Database(path: directory.path, shared: SharedResources())
+        try fill(database, 0..<10, expires: 1)
+        try database.compact()
+        #expect(try database.find("key-1") != .missing)
+        try database.rewriteOldTables()
+        try database.close()
+    }
+
     // MARK: The clock
 
     private final class Clocks: Sendable {

@@ -169,7 +169,8 @@ import Wire
         #expect(whole.position == leader.position && whole.ranges.reduce(0) { $0 + $1.keys } == 300)
         #expect(whole.ranges.count >= 128 && whole.ranges[0].start.isEmpty)
         let boundaries = whole.ranges.dropFirst().compactMap { PercentCoding.decode($0.start.utf8) }
-        let own = try await follower.digest(boundaries: boundaries, at: whole.position.lsn)
+        let own = try await follower.digest(
+            boundaries: boundaries, expiringAfter: whole.expiringAfter, at: whole.position.lsn)
         #expect(own == whole)
         // A value that differs behind the log's back is found.
         var builder = WriteBatchBuilder()

@@ -4,6 +4,7 @@ import NIOCore
 import Synchronization
 import TestSupport
 import Testing
+import Wire
 
 @testable import Shard
 
@@ -187,6 +188,93 @@ import Testing
         #expect(try await again.write([onlyIfAbsent(plain("a", "2"))]).refused == 0)
         try await again.close()
         try await leader.close()
+    }
+
+    @Test func aSnapshotKeepsTheEnd() async throws {
+        let clock = ManualClock()
+        let pair = try await SnapshotPair.open(writes: 5, clock: clock.clock)
+        _ = try await pair.leader.write([put("a", "1", ttl: 1_000), put("gone", "1", ttl: 10)])
+        clock.setWall(1_000_400)
+        let empty = try pair.openFollower(clock: clock.clock)
+        let manifest = try pair.leader.openSnapshot()
+        try empty.take(manifest, from: pair.leader)
+        let (_, follower) = try await empty.install(manifest.id, role: .follower(term: 1))
+        #expect(try follower.content() == pair.leader.content())
+        #expect(try follower.content().contains { $0.hasPrefix("a ") && $0.hasSuffix(" 1 until 1001000") })
+        #expect(try read("gone", follower) == nil)
+        try await follower.close()
+        try await pair.leader.close()
+    }
+
+    // MARK: Comparing
+
+    /// One replica has compacted away what has expired, the other has not: they are equal all the same.
+    @Test func replicasAreEqualWhicheverHasDroppedWhatExpired() async throws {
+        let directory = try TemporaryDirectory()
+        let (clock, ahead) = (ManualClock(), ManualClock())
+        var configuration = ShardConfiguration.test(directory)
+        let leader = try ShardReplica.openTest(configuration, clock: clock.clock)
+        configuration.directory += "-follower"
+        let follower = try ShardReplica.openTest(configuration, role: .follower(term: 1), clock: ahead.clock)
+        for index in 0..<60 {
+            _ = try await leader.write([
+                put("short-\(index)", "1", ttl: 1_000), put("long-\(index)", "1", ttl: 10_000_000),
+                plain("p-\(index)", "1"),
+            ])
+        }
+        #expect(await follower.apply(try leader.readAll(), leaderTerm: 1).failure == nil)
+        // The follower's clock is ahead by two minutes more than it takes to drop them.
+        ahead.setWall(1_000_000 + 181_000)
+        try follower.database.compact()
+        #expect(try follower.content().count == 120 && leader.content().count == 180)
+        let whole = try await leader.digest()
+        #expect(whole.expiringAfter == 1_300_000)
+        #expect(whole.ranges.reduce(0) { $0 + $1.keys } == 120)
+        let own = try await follower.digest(
+            boundaries: whole.ranges.dropFirst().compactMap { PercentCoding.decode($0.start.utf8) },
+            expiringAfter: whole.expiringAfter, at: whole.position.lsn)
+        #expect(own == whole)
+        // What lives long enough counts with its end.
+        var builder = WriteBatchBuilder()
+        try follower.database.forEachUserRecord { key, value in
+            guard key.elementsEqual("long-7".utf8), let expires = value.expiresMilliseconds else { return true }
+            builder.put(key: key, version: value.version, expires: expires + 1, value: value.bytes)
+            return true
+        }
+        try builder.finish().withUnsafeReadableBytes { try follower.database.write($0, sync: false) }
+        let other = try await follower.digest(
+            boundaries: whole.ranges.dropFirst().compactMap { PercentCoding.decode($0.start.utf8) },
+            expiringAfter: whole.expiringAfter, at: whole.position.lsn)
+        #expect(zip(other.ranges, whole.ranges).filter { $0 != $1 }.count == 1)
+        try await leader.close()
+        try await follower.close()
+    }
+
+    // MARK: Compacting
+
+    @Test func aCompactionOnRequestFreesSpace() async throws {
+        let directory = try TemporaryDirectory()
+        let clock = ManualClock()
+        let replica = try ShardReplica.openTest(.test(directory), clock: clock.clock)
+        #expect(replica.lastCompaction == CompactionDocument(shard: "shard-0"))
+        for start in stride(from: 0, to: 20_000, by: 1_000) {
+            _ = try await replica.write(
+                (start..<start + 1_000).map { put("key-\($0)", "value \($0 &* 7919)", ttl: 1_000) })
+        }
+        _ = try await replica.write([plain("stays", "1")])
+        clock.setWall(1_061_000)
+        let begun = replica.startCompaction()
+        #expect(begun.number == 1 && begun.isRunning)
+        try await eventually { !replica.lastCompaction.isRunning }
+        let report = replica.lastCompaction
+        #expect(report.number == 1 && report.failure == nil)
+        let (before, after) = (try #require(report.tableBytesBefore), try #require(report.tableBytesAfter))
+        #expect(before > 20 * after, "\(before) bytes before, \(after) after")
+        #expect(try replica.content().count == 1)
+        _ = replica.startCompaction()
+        try await replica.close()
+        try await eventually { !replica.lastCompaction.isRunning }
+        #expect(replica.lastCompaction.number == 2)
     }
 }
 

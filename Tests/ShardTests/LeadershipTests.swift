@@ -229,7 +229,8 @@ import Wire
         let digest = try await replicas[leader].digest()
         for replica in replicas {
             #expect(try replica.history() == history, "seed \(seed)")
-            let own = try await replica.digest(at: replicas[leader].position.lsn)
+            let own = try await replica.digest(
+                expiringAfter: digest.expiringAfter, at: replicas[leader].position.lsn)
             #expect(own == digest, "seed \(seed)")
             #expect(try replica.content() == replicas[leader].content())
         }

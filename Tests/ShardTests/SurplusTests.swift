@@ -17,6 +17,7 @@ import Wire
         var valueBase64: String?
         var deleted: Bool?
         var version: String
+        var ttl: String?
     }
 
     private func lines(_ writes: DivergedWrites) throws -> [Line] {
@@ -46,11 +47,11 @@ import Wire
     }
 
     /// Both have the same twenty writes; the follower then leads term 2 and writes on.
-    private func parted() async throws -> (
+    private func parted(clock: ShardClock = .system) async throws -> (
         old: ShardReplica, new: ShardReplica, common: LogPosition, pair: SnapshotPair
     ) {
-        let pair = try await SnapshotPair.open(writes: 20)
-        let new = try pair.openFollower()
+        let pair = try await SnapshotPair.open(writes: 20, clock: clock)
+        let new = try pair.openFollower(clock: clock)
         _ = await new.apply(try pair.leader.readAll(), leaderTerm: 1)
         let common = new.position
         try await new.become(.leader(term: 2))
@@ -98,6 +99,38 @@ import Wire
         let again = try ShardReplica.openTest(rebuilt.configuration, role: .follower(term: 2))
         #expect(try again.divergedWrites() == [diverged])
         try await again.close()
+        try await new.close()
+    }
+
+    /// With what is left of its life; without one it would live for ever when it is put back, and so would what it replaced.
+    @Test(arguments: [false, true]) func whatExpiresIsSavedWithWhatIsLeftOfIt(isLogLost: Bool) async throws {
+        func expiring(_ key: String, _ milliseconds: UInt64) -> WriteOperation {
+            .expiringPut(key: ByteBuffer(string: key), value: ByteBuffer(string: "1"), milliseconds: milliseconds)
+        }
+        let clock = ManualClock()
+        let (old, new, _, pair) = try await parted(clock: clock.clock)
+        defer { withExtendedLifetime(pair) {} }
+        _ = try await old.write([expiring("key-1", 1_000), expiring("long", 50_000), put("plain", "1")])
+        if isLogLost {
+            try old.database.flush()
+            try old.database.trimArchivedLogs(keepingBytes: 0)
+        }
+        clock.setWall(clock.clock.wallMilliseconds() + 1_000)
+        let (installation, rebuilt) = try await rebuild(old, from: new)
+        let diverged = try #require(installation.diverged)
+        #expect(diverged.isComplete == !isLogLost)
+        let lines = try lines(diverged)
+        let versions = lines.map(\.version)
+        #expect(
+            lines == [
+                Line(key: "key-1", deleted: true, version: versions[0]),
+                Line(key: "long", value: "1", version: versions[1], ttl: "49000ms"),
+                Line(key: "plain", value: "1", version: versions[2]),
+            ])
+        let text = try #require(try Files.read(diverged.file, bytesMax: 1 << 20))
+        let records = try text.split(separator: UInt8(ascii: "\n")).map { try RecordLine(ByteBuffer(bytes: $0)) }
+        #expect(records.map(\.ttlMilliseconds) == [nil, 49_000, nil])
+        try await rebuilt.close()
         try await new.close()
     }
 

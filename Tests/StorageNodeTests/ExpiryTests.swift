@@ -109,4 +109,30 @@ import Wire
             #expect(String(buffer: read.body) == "1" && read.field("kv-expires-in") == nil)
         }
     }
+
+    @Test func aCompactionIsBegunAndLookedAt() async throws {
+        try await withNode { client async throws in
+            let path = APIPath.compaction(shard: "s0")
+            func look(_ response: NodeResponse) throws -> CompactionDocument {
+                try DocumentCoding.decode(CompactionDocument.self, from: response.body.readableBytesView)
+            }
+            #expect(try look(try await client.send(.GET, path)) == CompactionDocument(shard: "s0"))
+            for key in 0..<500 {
+                #expect(try await client.put("/kv/\(key)?ttl=1s", "a value of key \(key &* 7919)").status == 204)
+            }
+            time.pass(61_000)
+            let begun = try await client.send(.POST, path)
+            #expect(begun.status == 202)
+            #expect(try look(begun).number == 1)
+            let done = try await eventually("the compaction ends") {
+                let document = try look(try await client.send(.GET, path))
+                return document.isRunning ? nil : document
+            }
+            #expect(done.failure == nil && done.number == 1)
+            #expect(try #require(done.tableBytesBefore) > 4 * (try #require(done.tableBytesAfter)))
+            let refused = try await client.send(.PUT, path)
+            #expect(refused.status == 405 && refused.field("allow") == "GET, POST")
+            #expect(try await client.send(.POST, APIPath.compaction(shard: "other")).status == 404)
+        }
+    }
 }

@@ -104,14 +104,27 @@ import Wire
     @Test func digestDocument() throws {
         try expect(
             DigestDocument(
-                position: position,
+                position: position, expiringAfter: 1_300_000,
                 ranges: [
                     DigestDocument.Range(start: "", keys: 2, crc32c: "00000000"),
                     DigestDocument.Range(start: "c%20d", keys: 0, crc32c: "ffffffff"),
                 ]),
-            is: #"{"position":"# + positionJSON
+            is: #"{"expiring_after":1300000,"position":"# + positionJSON
                 + #","ranges":[{"crc32c":"00000000","keys":2,"start":""},"#
                 + #"{"crc32c":"ffffffff","keys":0,"start":"c%20d"}]}"#)
+    }
+
+    @Test func compactionDocument() throws {
+        var document = CompactionDocument(shard: "shard-0", number: 3, isRunning: true)
+        try expect(document, is: #"{"is_running":true,"milliseconds":0,"number":3,"shard":"shard-0"}"#)
+        document.isRunning = false
+        document.tableBytesBefore = 700
+        document.tableBytesAfter = 70
+        document.milliseconds = 15
+        try expect(
+            document,
+            is: #"{"is_running":false,"milliseconds":15,"number":3,"shard":"shard-0","table_bytes_after":70,"#
+                + #""table_bytes_before":700}"#)
     }
 
     @Test func statusOfAReplica() throws {

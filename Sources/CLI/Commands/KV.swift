@@ -26,9 +26,8 @@ struct KV: AsyncParsableCommand {
         version: BuildInformation.version,
         subcommands: [
             PutCommand.self, GetCommand.self, DeleteCommand.self, IncrementCommand.self, StatusCommand.self,
-            ImportCommand.self,
-            TopologyCommand.self, FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self,
-            CompletionCommand.self,
+            ImportCommand.self, TopologyCommand.self, FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self,
+            CompactCommand.self, CompletionCommand.self,
         ])
 
     @OptionGroup var cluster: ClusterOptions

@@ -55,11 +55,16 @@ struct ShardVerification {
     func run() async -> [NodeAddress: VerifyReport.Shard.Answer] {
         do throws(KVError) {
             // Where the ranges lie; also takes the time out of the hold that the leader needs to find them.
-            let first = try await digest(of: shard.leader, lsn: nil, boundaries: nil)
+            let since = NIODeadline.now()
+            let first = try await digest(of: shard.leader, DigestRequest(lsn: nil, boundaries: nil))
             let boundaries = first.ranges.dropFirst().map(\.start)
             var answers: [NodeAddress: VerifyReport.Shard.Answer] = [:]
             for milliseconds in Self.holdsMilliseconds {
-                answers = try await compare(boundaries, holding: milliseconds)
+                // The leader's moment is as far ahead as when it was asked, however long it has read.
+                let elapsed = UInt64(max(0, (NIODeadline.now() - since).nanoseconds / 1_000_000))
+                let request = DigestRequest(
+                    lsn: nil, boundaries: boundaries, expiringAfter: first.expiringAfter.map { $0 + elapsed })
+                answers = try await compare(request, holding: milliseconds)
                 guard answers.values.contains(where: Self.hasGonePast) else { break }
             }
             return answers
@@ -75,13 +80,14 @@ struct ShardVerification {
     }
 
     private func compare(
-        _ boundaries: [String], holding milliseconds: Int64
+        _ request: DigestRequest, holding milliseconds: Int64
     ) async throws(KVError) -> [NodeAddress: VerifyReport.Shard.Answer] {
         let held = NodeRequest(
             method: .POST, target: "\(APIPath.hold(shard: shard.name))?milliseconds=\(milliseconds)")
         let since = NIODeadline.now()
-        let lsn = try await client.ask(shard.leader, held, for: PositionDocument.self, timeout: timeout).lsn
-        let answers = await digests(at: lsn, boundaries)
+        var request = request
+        request.lsn = try await client.ask(shard.leader, held, for: PositionDocument.self, timeout: timeout).lsn
+        let answers = await digests(request)
         if .now() < since + .milliseconds(milliseconds) {
             let release = NodeRequest(method: .DELETE, target: APIPath.hold(shard: shard.name))
             do throws(KVError) {
@@ -93,12 +99,12 @@ struct ShardVerification {
         return answers
     }
 
-    private func digests(at lsn: UInt64, _ boundaries: [String]) async -> [NodeAddress: VerifyReport.Shard.Answer] {
+    private func digests(_ request: DigestRequest) async -> [NodeAddress: VerifyReport.Shard.Answer] {
         await withTaskGroup(of: (NodeAddress, VerifyReport.Shard.Answer).self) { group in
             for address in shard.replicas {
                 group.addTask {
                     do throws(KVError) {
-                        return (address, .success(try await digest(of: address, lsn: lsn, boundaries: boundaries)))
+                        return (address, .success(try await digest(of: address, request)))
                     } catch {
                         return (address, .failure(error))
                     }
@@ -109,10 +115,9 @@ struct ShardVerification {
     }
 
     private func digest(
-        of address: NodeAddress, lsn: UInt64?, boundaries: [String]?
+        of address: NodeAddress, _ digest: DigestRequest
     ) async throws(KVError) -> DigestDocument {
-        let request = try NodeRequest.post(
-            APIPath.digest(shard: shard.name), DigestRequest(lsn: lsn, boundaries: boundaries))
+        let request = try NodeRequest.post(APIPath.digest(shard: shard.name), digest)
         return try await client.ask(address, request, for: DigestDocument.self, timeout: timeout)
     }
 }

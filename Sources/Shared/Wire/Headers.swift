@@ -106,6 +106,9 @@ public enum APIPath {
     /// them go.
     public static func hold(shard: String) -> String { "/shards/\(shard)/hold" }
 
+    /// POST begins to compact the replica of the node that is asked, GET looks; both answer ``CompactionDocument``.
+    public static func compaction(shard: String) -> String { "/shards/\(shard)/compact" }
+
     /// POST a ``DigestRequest``, answers ``DigestDocument``.
     public static func digest(shard: String) -> String { "/shards/\(shard)/digest" }
 }

@@ -283,10 +283,14 @@ public struct DigestRequest: Codable, Sendable, Hashable {
     public var lsn: UInt64?
     /// First keys of the ranges after the first, percent-encoded, rising; nil lets the replica choose.
     public var boundaries: [String]?
+    /// Values that expire at this moment or before are left out, milliseconds since the Unix epoch; nil lets the replica
+    /// choose one in a few minutes.
+    public var expiringAfter: UInt64?
 
-    public init(lsn: UInt64?, boundaries: [String]?) {
+    public init(lsn: UInt64?, boundaries: [String]?, expiringAfter: UInt64? = nil) {
         self.lsn = lsn
         self.boundaries = boundaries
+        self.expiringAfter = expiringAfter
     }
 }
 
@@ -296,7 +300,7 @@ public struct DigestDocument: Codable, Sendable, Hashable {
         /// The first key, percent-encoded; empty for the start of the key space.
         public var start: String
         public var keys: UInt64
-        /// CRC-32C over keys, versions and values in key order; eight hex digits.
+        /// CRC-32C over keys, versions, values and expiries in key order; eight hex digits.
         public var crc32c: String
 
         public init(start: String, keys: UInt64, crc32c: String) {
@@ -307,10 +311,36 @@ public struct DigestDocument: Codable, Sendable, Hashable {
     }
 
     public var position: PositionDocument
+    /// As in the request; nil where the replica knows no values that expire.
+    public var expiringAfter: UInt64?
     public var ranges: [Range]
 
-    public init(position: PositionDocument, ranges: [Range]) {
+    public init(position: PositionDocument, expiringAfter: UInt64? = nil, ranges: [Range]) {
         self.position = position
+        self.expiringAfter = expiringAfter
         self.ranges = ranges
+    }
+}
+
+/// How far a compaction is that an operator asked a replica for.
+public struct CompactionDocument: Codable, Sendable, Hashable {
+    public var shard: String
+    /// Counted from 1 since the replica was opened; 0 where none was asked for.
+    public var number: UInt64
+    public var isRunning: Bool
+    /// Of the tables; nil before it is known.
+    public var tableBytesBefore: UInt64?
+    /// nil while it runs, and where it failed.
+    public var tableBytesAfter: UInt64?
+    /// It has run for that long.
+    public var milliseconds: UInt64
+    /// Why it ended early; nil where it did not.
+    public var failure: String?
+
+    public init(shard: String, number: UInt64 = 0, isRunning: Bool = false) {
+        self.shard = shard
+        self.number = number
+        self.isRunning = isRunning
+        milliseconds = 0
     }
 }

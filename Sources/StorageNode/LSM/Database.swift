@@ -33,6 +33,8 @@ public final class Database: Sendable {
     /// Only with ``DatabaseOptions/LogRecovery/tornTail``.
     public let hasDroppedTornRecord: Bool
     private let shared: SharedResources
+    private let filter: ExpiryFilter?
+    let rewriteSeconds: Int
     let handle: ForeignHandle
     private let memoryReads: ForeignHandle
     private let diskReads: ForeignHandle
@@ -53,7 +55,10 @@ public final class Database: Sendable {
     public init(path: String, shared: SharedResources, options: DatabaseOptions = DatabaseOptions()) throws(KVError) {
         self.path = path
         self.shared = shared
-        (handle, hasDroppedTornRecord) = try Database.recover(path: path, shared: shared, options: options)
+        filter = options.isReadOnly ? nil : options.expiries.map { ExpiryFilter($0) }
+        rewriteSeconds = options.rewriteSeconds
+        (handle, hasDroppedTornRecord) = try Database.recover(
+            path: path, shared: shared, options: options, filter: filter)
         memoryReads = ForeignHandle(pointer: rocksdb_readoptions_create())
         rocksdb_readoptions_set_read_tier(memoryReads.pointer, 1)
         diskReads = ForeignHandle(pointer: rocksdb_readoptions_create())
@@ -63,7 +68,7 @@ public final class Database: Sendable {
     }
 
     deinit {
-        // Nobody else has a reference, so nobody is inside.
+        // Nobody else has a reference, so nobody is inside. The filter goes after this.
         closeHandle()
         rocksdb_readoptions_destroy(memoryReads.pointer)
         rocksdb_readoptions_destroy(diskReads.pointer)
@@ -74,28 +79,28 @@ public final class Database: Sendable {
     /// Opens; where RocksDB takes the end of a synced log for damage although it is only incomplete, opens without
     /// that end.
     private static func recover(
-        path: String, shared: SharedResources, options: DatabaseOptions
+        path: String, shared: SharedResources, options: DatabaseOptions, filter: ExpiryFilter?
     ) throws(KVError) -> (ForeignHandle, hasDroppedTornRecord: Bool) {
         do throws(KVError) {
-            return (try open(path: path, shared: shared, options: options), false)
+            return (try open(path: path, shared: shared, options: options, filter: filter), false)
         } catch  where error.code == .corrupted && options.logRecovery == .tornTail {
             let logs = LogFile.list(in: path).filter { $0.bytes > 0 }.map { "\(path)/\($0.name)" }
             guard try LogTail.isUnwritten(inLogsAt: logs) else { throw error }
             var relaxed = options
             relaxed.logRecovery = .pointInTime
-            return (try open(path: path, shared: shared, options: relaxed), true)
+            return (try open(path: path, shared: shared, options: relaxed, filter: filter), true)
         }
     }
 
     private static func open(
-        path: String, shared: SharedResources, options: DatabaseOptions
+        path: String, shared: SharedResources, options: DatabaseOptions, filter: ExpiryFilter?
     ) throws(KVError) -> ForeignHandle {
         let infoLog = InfoLogDirectory()
         defer { infoLog?.remove() }
         var lastStatus: RocksDBStatus?
         for compression in Compression.candidates {
             let rocksOptions = options.makeRocksDBOptions(
-                shared: shared, compression: compression, infoLog: infoLog)
+                shared: shared, compression: compression, infoLog: infoLog, filter: filter)
             defer { rocksdb_options_destroy(rocksOptions) }
             var failure: UnsafeMutablePointer<CChar>?
             let database =
@@ -226,7 +231,9 @@ public final class Database: Sendable {
     /// Throws `KVError(.timedOut)` where they do not end in ``closeWaitMillisecondsMax``: the database is then
     /// closed when the last reference to it goes.
     public func close() throws(KVError) {
-        users.bitwiseOr(Database.closedBit, ordering: .sequentiallyConsistent)
+        let before = users.bitwiseOr(Database.closedBit, ordering: .sequentiallyConsistent).oldValue
+        // A compaction that was asked for ends at its next record.
+        if before & Database.closedBit == 0 { rocksdb_disable_manual_compaction(handle.pointer) }
         var waited = 0
         while users.load(ordering: .sequentiallyConsistent) != Database.closedBit {
             guard waited < Database.closeWaitMillisecondsMax else {

@@ -22,6 +22,13 @@ extension Database {
             memtableBytes: property("rocksdb.cur-size-all-mem-tables"))
     }
 
+    /// Of the tables that hold the data now; without those that only an open iterator still needs.
+    public func tableBytes() throws(KVError) -> UInt64 {
+        try enter()
+        defer { leave() }
+        return property("rocksdb.live-sst-files-size")
+    }
+
     /// The sequence number of the newest record.
     public func latestSequence() throws(KVError) -> UInt64 {
         try enter()
@@ -41,11 +48,44 @@ extension Database {
         if let status = RocksDBStatus(taking: failure) { throw status.error("cannot flush \(path)") }
     }
 
-    /// Compacts everything. Blocks, possibly for long.
+    /// Rewrites everything: what was overwritten, removed or has expired goes. Blocks, possibly for long; reads, writes
+    /// and other compactions go on. What it rewrites it reads and writes in pieces, so that it takes little memory.
+    ///
+    /// Throws `KVError`: `.unavailable` where the database is closed meanwhile, `.storageFailed` where background work
+    /// failed.
     public func compact() throws(KVError) {
         try enter()
         defer { leave() }
-        rocksdb_compact_range(handle.pointer, nil, 0, nil, 0)
+        let errors = property("rocksdb.background-errors")
+        let options = rocksdb_compactoptions_create()
+        defer { rocksdb_compactoptions_destroy(options) }
+        rocksdb_compactoptions_set_exclusive_manual_compaction(options, 0)
+        rocksdb_compactoptions_set_bottommost_level_compaction(options, Database.forceOptimized)
+        rocksdb_compact_range_opt(handle.pointer, options, nil, 0, nil, 0)
+        // RocksDB reports no outcome here.
+        if isClosing { throw KVError(.unavailable, "the database \(path) was closed before it was compacted") }
+        guard property("rocksdb.background-errors") == errors else {
+            throw KVError(.storageFailed, "compacting \(path) failed: see that its disk is well and has free space")
+        }
+    }
+
+    /// `rocksdb::BottommostLevelCompaction::kForceOptimized`: the last level too, but no table that was just written.
+    private static let forceOptimized: UInt8 = 3
+
+    /// Has RocksDB look for tables that are older than ``DatabaseOptions/rewriteSeconds``, and rewrites them in the
+    /// background. By itself it looks only when tables come or go, so that in a shard that nobody writes to what has
+    /// expired would stay. Blocks shortly.
+    public func rewriteOldTables() throws(KVError) {
+        try enter()
+        defer { leave() }
+        var failure: UnsafeMutablePointer<CChar>?
+        // Setting an option, also to what it is, has every table looked at anew.
+        DatabaseOptions.rewriteSetting.withCString { name in
+            String(rewriteSeconds).withCString { value in
+                rocksdb_set_options(handle.pointer, 1, [name], [value], &failure)
+            }
+        }
+        if let status = RocksDBStatus(taking: failure) { throw status.error("cannot look for old tables in \(path)") }
     }
 
     /// Deletes the oldest logs that no memtable needs until those that are left hold at most `bytes`; returns how

@@ -75,6 +75,13 @@ final class ShardAdminHandler {
         case ("hold", 2, .POST): try hold(position, request, exchange)
         case ("hold", 2, .DELETE): try release(position, request, exchange)
         case ("digest", 2, .POST): try digest(position, request, exchange)
+        case ("compact", 2, .POST):
+            var response = HTTPResponse(document: try replica(at: position).startCompaction())
+            response.status = 202
+            exchange.respond(response)
+        case ("compact", 2, .GET):
+            exchange.respond(HTTPResponse(document: try replica(at: position).lastCompaction))
+        case ("compact", 2, _): refuse(request.method, allowed: "GET, POST", exchange)
         case ("replicas", 3, _): refuse(request.method, allowed: "DELETE", exchange)
         case ("hold", 2, _): refuse(request.method, allowed: "POST, DELETE", exchange)
         case ("replicas", 2, _), ("handover", 2, _), ("promote", 2, _), ("digest", 2, _):
@@ -217,9 +224,12 @@ final class ShardAdminHandler {
                 }
                 return key
             }
-            let found = try await replica.digest(boundaries: boundaries, at: digest.lsn)
+            let found = try await replica.digest(
+                boundaries: boundaries, expiringAfter: digest.expiringAfter, at: digest.lsn)
             return HTTPResponse(
-                document: DigestDocument(position: replica.document(at: found.position), ranges: found.ranges))
+                document: DigestDocument(
+                    position: replica.document(at: found.position), expiringAfter: found.expiringAfter,
+                    ranges: found.ranges))
         }
     }
 

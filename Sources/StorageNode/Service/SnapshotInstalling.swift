@@ -86,7 +86,7 @@ extension Node {
     private static let expiryInterval = TimeAmount.seconds(5)
 
     /// Frees the checkpoints that nobody uses any more, every few seconds until it is cancelled.
-    func scheduleUpkeep(on eventLoop: any EventLoop) -> RepeatedTask {
+    func scheduleTidying(on eventLoop: any EventLoop) -> RepeatedTask {
         eventLoop.scheduleRepeatedAsyncTask(initialDelay: Node.expiryInterval, delay: Node.expiryInterval) { _ in
             let done = self.snapshotWork.run(on: eventLoop) {
                 for replica in self.view.openReplicas.values { replica.tidySnapshots() }

@@ -152,7 +152,7 @@ public final class StorageNode: Service {
                 "shards": "\(node.view.replicas.compactMap { $0?.configuration.name }.joined(separator: ","))",
                 "durability": "\(configuration.storage.durability.rawValue)",
             ])
-        let upkeep = node.scheduleUpkeep(on: group.next())
+        let upkeep = [node.scheduleTidying(on: group.next()), node.scheduleRewriting(on: group.next())]
         onStart(address)
         await withDiscardingTaskGroup { tasks in
             tasks.addTask {
@@ -166,7 +166,7 @@ public final class StorageNode: Service {
             await connections.shutdown()
         }
         configuration.logger.info("stopping", metadata: ["connections": "\(server.connectionCount)"])
-        upkeep.cancel()
+        for task in upkeep { task.cancel() }
         node.stopWaiting()
         await server.shutdown(grace: StorageNode.shutdownGrace)
     }

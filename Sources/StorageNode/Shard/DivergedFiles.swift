@@ -70,7 +70,9 @@ public struct DivergedFiles: Sendable {
 /// One file of diverged writes while it is written: under a temporary name until it is whole and on disk.
 ///
 /// A line for each write, in the order in which they were made: `{"key":…,"value":…,"version":…}` or
-/// `{"key":…,"deleted":true,"version":…}`; `key_base64` and `value_base64` where the bytes are not UTF-8.
+/// `{"key":…,"deleted":true,"version":…}`; `key_base64` and `value_base64` where the bytes are not UTF-8. A value that
+/// expires has its `"ttl":"29993ms"`, what is left of it; one that has expired is a removal, as which it counts, so that
+/// nothing that it replaced comes back.
 struct DivergedFile {
     private static let bufferBytes = 1 << 20
 
@@ -94,16 +96,20 @@ struct DivergedFile {
         try Files.removeTree(temporary)
     }
 
-    mutating func put(key: UnsafeRawBufferPointer, version: Version, value: UnsafeRawBufferPointer) throws(KVError) {
-        try line("{\(DivergedFile.member("key", key)),\(DivergedFile.member("value", value))", version)
+    /// - Parameter now: milliseconds since the Unix epoch.
+    mutating func put(key: UnsafeRawBufferPointer, _ value: StoredValue, now: UInt64) throws(KVError) {
+        guard !value.isExpired(at: now) else { return try delete(key: key, version: value.version) }
+        let ttl = value.expiresMilliseconds.map { ",\"ttl\":\"\($0 - now)ms\"" } ?? ""
+        try line(
+            "{\(DivergedFile.member("key", key)),\(DivergedFile.member("value", value.bytes))", value.version, ttl)
     }
 
     mutating func delete(key: UnsafeRawBufferPointer, version: Version) throws(KVError) {
         try line("{\(DivergedFile.member("key", key)),\"deleted\":true", version)
     }
 
-    private mutating func line(_ start: String, _ version: Version) throws(KVError) {
-        buffer += "\(start),\"version\":\"\(version.hexDigits)\"}\n".utf8
+    private mutating func line(_ start: String, _ version: Version, _ rest: String = "") throws(KVError) {
+        buffer += "\(start),\"version\":\"\(version.hexDigits)\"\(rest)}\n".utf8
         writes += 1
         if buffer.count >= DivergedFile.bufferBytes { try flush() }
     }

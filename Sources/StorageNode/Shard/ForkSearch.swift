@@ -7,7 +7,7 @@ import NIOCore
 /// That happens where a leader lost the end of its log, which the follower has, and wrote on in the same term: with
 /// `durability = "os"` a power failure does it. The lists of terms do not show it then. What shows it is that the leader's
 /// database holds a write of the follower's log under the very version it has there: every batch up to that one is shared.
-/// What was overwritten or removed since leaves no trace, so the place found may be before the real one, never after it.
+/// What was overwritten, removed or has expired since leaves no trace, so the place found may be before the real one, never after it.
 struct ForkSearch {
     let own: Database
     /// A checkpoint of the leader.

@@ -6,6 +6,8 @@ public import Wire
 /// Checksums of what a replica holds at one position.
 public struct ReplicaDigest: Sendable, Hashable {
     public var position: LogPosition
+    /// Values that expire at this moment or before are left out: milliseconds since the Unix epoch.
+    public var expiringAfter: UInt64
     /// In key order, from the start of the key space to its end.
     public var ranges: [DigestDocument.Range]
 }
@@ -16,6 +18,8 @@ extension ShardReplica {
     /// - Parameters:
     ///   - boundaries: first keys of the ranges after the first, rising; nil lets the replica choose up to
     ///     ``RangeDigests/chosenRangesMax`` ranges of about as many keys each.
+    ///   - expiringAfter: leaves out what expires at this moment or before, which one replica may have dropped and another
+    ///     not yet; nil for ``digestLifeMilliseconds`` from now.
     ///   - lsn: where the replica has to stand exactly; it waits for that up to
     ///     ``ShardConfiguration/digestWaitMilliseconds``. Nil for wherever it stands.
     ///
@@ -23,7 +27,7 @@ extension ShardReplica {
     /// replica has gone past `lsn`, `.timedOut` where it does not get there, `.overloaded` where a digest is being
     /// computed already, `.unavailable` once closed or when that happens meanwhile, `.corrupted`, `.storageFailed`.
     public func digest(
-        boundaries: [[UInt8]]? = nil, at lsn: UInt64? = nil
+        boundaries: [[UInt8]]? = nil, expiringAfter: UInt64? = nil, at lsn: UInt64? = nil
     ) async throws(KVError) -> ReplicaDigest {
         if let boundaries { try RangeDigests.check(boundaries) }
         guard !isComputingDigest.exchange(true, ordering: .sequentiallyConsistent) else {
@@ -31,23 +35,28 @@ extension ShardReplica {
                 .overloaded, "checksums of \(configuration.name) are being computed; try again when they are done")
         }
         defer { isComputingDigest.store(false, ordering: .sequentiallyConsistent) }
+        let moment = expiringAfter ?? expiries.moment(after: ShardReplica.digestLifeMilliseconds)
         let (position, snapshot) = try await writer.snapshot(of: database, at: lsn)
         let database = self.database
         let result: Result<[DigestDocument.Range], KVError> = await withCheckedContinuation { continuation in
             DedicatedThread.start {
                 let ranges = Result { () throws(KVError) in
-                    try ShardReplica.digests(of: snapshot, in: database, boundaries: boundaries)
+                    try ShardReplica.digests(of: snapshot, in: database, boundaries: boundaries, expiringAfter: moment)
                 }
                 snapshot.release()
                 continuation.resume(returning: ranges)
             }
         }
-        return ReplicaDigest(position: position, ranges: try result.get())
+        return ReplicaDigest(position: position, expiringAfter: moment, ranges: try result.get())
     }
+
+    /// What has less than that to live is left out of checksums: enough to compare replicas one after the other, also
+    /// where their clocks differ.
+    public static let digestLifeMilliseconds: UInt64 = 300_000
 
     /// Blocks. Ends early where the database is to be closed.
     private static func digests(
-        of snapshot: DatabaseSnapshot, in database: Database, boundaries: [[UInt8]]?
+        of snapshot: DatabaseSnapshot, in database: Database, boundaries: [[UInt8]]?, expiringAfter: UInt64
     ) throws(KVError) -> [DigestDocument.Range] {
         var digests = RangeDigests(boundaries: boundaries)
         var failure: KVError?
@@ -61,7 +70,9 @@ extension ShardReplica {
                 failure = KVError(.corrupted, "a record in \(database.path) is no stored value of this version")
                 return false
             }
-            digests.add(key: UnsafeRawBufferPointer(rebasing: key[1...]), value)
+            if !value.isExpired(at: expiringAfter) {
+                digests.add(key: UnsafeRawBufferPointer(rebasing: key[1...]), value)
+            }
             return true
         }
         if let failure { throw failure }

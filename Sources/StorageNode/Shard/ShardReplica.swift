@@ -33,6 +33,7 @@ public final class ShardReplica: Sendable {
     let writer: ShardWriter
     let published: PublishedRole
     let isComputingDigest = Atomic<Bool>(false)
+    let compaction: ShardCompaction
 
     /// Opens or creates the replica's directory, recovers its log and starts the writer. A leader of a new term
     /// writes the term's first batch; where log or promise know a newer term, or this one with another leader, the
@@ -55,16 +56,18 @@ public final class ShardReplica: Sendable {
         try ShardIdentity.claim(
             directory: configuration.directory, shard: configuration.name, cluster: configuration.cluster)
         try SnapshotFolder(directory: configuration.directory).settle()
-        let database = try Database(
-            path: configuration.directory + "/db", shared: shared, options: configuration.databaseOptions)
+        let expiries = ExpiryClock(clock)
+        var options = configuration.databaseOptions
+        options.expiries = expiries
+        let database = try Database(path: configuration.directory + "/db", shared: shared, options: options)
         return try ShardReplica(
             configuration, role: role, database: database, sink: sink(database), shared: shared, clock: clock,
-            logger: logger)
+            expiries: expiries, logger: logger)
     }
 
     private init(
         _ configuration: ShardConfiguration, role: ShardRole, database: Database, sink: any WriteSink,
-        shared: SharedResources, clock: ShardClock, logger: Logger
+        shared: SharedResources, clock: ShardClock, expiries: ExpiryClock, logger: Logger
     ) throws(KVError) {
         let position = try ShardReplica.position(in: database, shard: configuration.name)
         let promises = PromiseFile(directory: configuration.directory)
@@ -77,8 +80,9 @@ public final class ShardReplica: Sendable {
         freshness = ShardFreshness(clock: clock)
         self.shared = shared
         self.clock = clock
-        expiries = ExpiryClock(clock)
+        self.expiries = expiries
         self.logger = logger
+        compaction = ShardCompaction(shard: configuration.name, database: database, clock: clock, logger: logger)
         snapshots = try SnapshotSource(
             configuration, database: database, log: log, shared: shared, clock: clock, logger: logger)
         received = try SnapshotReceiver(configuration, shared: shared, clock: clock)

@@ -9,6 +9,7 @@ struct SurplusExport {
     let database: Database
     let files: DivergedFiles
     let shard: String
+    /// Now; what has expired by then is saved as a removal.
     let wallMilliseconds: UInt64
     let logger: Logger
 
@@ -53,7 +54,7 @@ struct SurplusExport {
                 throw KVError(.logMismatch, "lsn \(batch.position.lsn) follows lsn \(expected - 1) in the log")
             }
             for operation in try LoggedOperation.all(in: batch.frame, at: batch.position) {
-                try file.add(operation)
+                try file.add(operation, now: wallMilliseconds)
             }
             expected += 1
             cursor.advance()
@@ -71,7 +72,7 @@ struct SurplusExport {
         try database.forEachUserRecord { key, value in
             guard value.version > start, end.map({ value.version < $0 }) ?? true else { return true }
             do throws(KVError) {
-                try file.put(key: key, version: value.version, value: value.bytes)
+                try file.put(key: key, value, now: wallMilliseconds)
                 return true
             } catch {
                 failure = error
@@ -88,6 +89,8 @@ struct LoggedOperation {
     /// Nil for a removal.
     var value: ByteBuffer?
     var version: Version
+    /// Of a value that expires: when, in milliseconds since the Unix epoch.
+    var expiresMilliseconds: UInt64?
 
     /// The writes of a log batch, in their order. Versions rise by one within a batch and end with the batch's own, which
     /// is how a removal, that has no record to keep it in, gets its version.
@@ -119,19 +122,26 @@ struct LoggedOperation {
                 throw KVError(.corrupted, "the log holds a record that is no stored value of this version")
             }
             operations.append(
-                LoggedOperation(key: key, value: ByteBuffer(bytes: stored.bytes), version: stored.version))
+                LoggedOperation(
+                    key: key, value: ByteBuffer(bytes: stored.bytes), version: stored.version,
+                    expiresMilliseconds: stored.expiresMilliseconds))
         }
         return operations
     }
 }
 
 extension DivergedFile {
-    mutating func add(_ operation: LoggedOperation) throws(KVError) {
+    mutating func add(_ operation: LoggedOperation, now: UInt64) throws(KVError) {
         let result = operation.key.withUnsafeReadableBytes { key in
             Result { () throws(KVError) in
                 guard let value = operation.value else { return try delete(key: key, version: operation.version) }
                 let result = value.withUnsafeReadableBytes { value in
-                    Result { () throws(KVError) in try put(key: key, version: operation.version, value: value) }
+                    Result { () throws(KVError) in
+                        let stored = StoredValue(
+                            version: operation.version, expiresMilliseconds: operation.expiresMilliseconds, bytes: value
+                        )
+                        try put(key: key, stored, now: now)
+                    }
                 }
                 try result.get()
             }
