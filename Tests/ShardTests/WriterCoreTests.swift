@@ -39,11 +39,12 @@ import Wire
                 log: log, inbox: inbox, clock: clock.clock, expiries: ExpiryClock(clock.clock), logger: quietLogger)
         }
 
-        func submit(_ id: Int, _ operations: [WriteOperation]) throws {
+        func submit(_ id: Int, _ operations: [WriteOperation], isAtomic: Bool = false) throws {
             let load = WriterInbox.Load(
                 bytes: operations.reduce(0) { $0 + $1.bytes }, operations: operations.count)
             _ = try inbox.add(
-                .write(Submission(operations: operations) { [receipts] in receipts.add((id, $0)) }), load)
+                .write(Submission(operations: operations, isAtomic: isAtomic) { [receipts] in receipts.add((id, $0)) }),
+                load)
         }
 
         var batches: [[UInt8]] { sink.state.withLock { $0.batches } }

@@ -35,6 +35,20 @@ public struct WriteBatchBuilder {
     /// The size of the batch so far, without the reserved bytes.
     public var batchBytes: Int { buffer.writerIndex - start }
 
+    /// A place to come back to.
+    public struct Mark {
+        fileprivate let writerIndex: Int
+        fileprivate let count: UInt32
+    }
+
+    public var mark: Mark { Mark(writerIndex: buffer.writerIndex, count: count) }
+
+    /// Takes back every record since `mark`, which is of this batch.
+    public mutating func rollBack(to mark: Mark) {
+        buffer.moveWriterIndex(to: mark.writerIndex)
+        count = mark.count
+    }
+
     /// A put of a key as it is in RocksDB, prefix included.
     public mutating func putRaw(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
         let bytesMax = 1 + 2 * WriteBatchBuilder.varintBytesMax + key.count + value.count

@@ -15,6 +15,11 @@ extension Problem {
                 .notAnInteger, "What is stored under the key is no 64-bit integer in decimal: put one, or delete it.")
         case .overflow:
             self.init(.counterOverflow, "The sum is outside of the 64-bit integers; the counter is as it was.")
+        case .otherRefused:
+            self.init(.failedDependency, "Another operation of this atomic batch was refused, so nothing was done.")
+        case .tooMuchRead:
+            self.init(
+                .answerTooLarge, "The values that this batch reads are too large together: read this one in another.")
         case .unreadable(let error): self.init(error)
         }
     }

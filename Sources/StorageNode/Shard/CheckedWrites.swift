@@ -24,6 +24,8 @@ struct CheckedWrites {
         var number: Int64?
         /// When it is gone; nil for never.
         var expires: UInt64?
+        /// Of what this batch has written.
+        var value = ByteBuffer()
 
         static let absent = Current(version: nil, number: 0)
     }
@@ -34,10 +36,18 @@ struct CheckedWrites {
     /// By the keys that the batch has written so far.
     private var written: [ByteBuffer: Current] = [:]
 
-    init(_ values: any ValueSource, now: UInt64) {
+    private let readBytesMax: Int
+    /// What the reads of a submission may still find.
+    private var readBytesLeft = 0
+
+    init(_ values: any ValueSource, now: UInt64, readBytesMax: Int) {
         self.values = values
         self.now = now
+        self.readBytesMax = readBytesMax
     }
+
+    /// What follows is of another submission.
+    mutating func beginSubmission() { readBytesLeft = readBytesMax }
 
     /// Puts the operation into the batch, or refuses it.
     /// - Returns: what there is to say of it beyond its version; nil for nothing.
@@ -57,6 +67,7 @@ struct CheckedWrites {
             return nil
         case .increment(let key, let amount):
             return increment(key, by: amount, version: version, in: &builder)
+        case .read(let key): return read(key)
         case .conditional(let condition, let operation):
             do throws(KVError) {
                 guard condition.holds(for: try current(operation.key).version) else {
@@ -73,7 +84,8 @@ struct CheckedWrites {
         _ key: ByteBuffer, _ value: ByteBuffer, version: Version, expires: UInt64?, in builder: inout WriteBatchBuilder
     ) {
         builder.put(key: key, version: version, expires: expires, value: value)
-        written[key] = Current(version: version, number: Int64(decimal: value.readableBytesView), expires: expires)
+        written[key] = Current(
+            version: version, number: Int64(decimal: value.readableBytesView), expires: expires, value: value)
     }
 
     private mutating func increment(
@@ -84,14 +96,43 @@ struct CheckedWrites {
             guard let number = current.number else { return .refused(.notAnInteger) }
             let (sum, overflows) = number.addingReportingOverflow(amount)
             guard !overflows else { return .refused(.overflow) }
-            builder.put(
-                key: key, version: version, expires: current.expires, value: ByteBuffer(string: String(sum)))
-            written[key] = Current(version: version, number: sum, expires: current.expires)
+            let value = ByteBuffer(string: String(sum))
+            builder.put(key: key, version: version, expires: current.expires, value: value)
+            written[key] = Current(version: version, number: sum, expires: current.expires, value: value)
             return .number(sum)
         } catch {
             return .refused(.unreadable(error))
         }
     }
+
+    private mutating func read(_ key: ByteBuffer) -> WriteReceipt.Remark {
+        do throws(KVError) {
+            guard let found = try stored(key) else { return .read(nil) }
+            guard found.value.readableBytes <= readBytesLeft else { return .refused(.tooMuchRead) }
+            readBytesLeft -= found.value.readableBytes
+            return .read(found)
+        } catch {
+            return .refused(.unreadable(error))
+        }
+    }
+
+    private func stored(_ key: ByteBuffer) throws(KVError) -> ReadValue? {
+        if let written = written[key] {
+            guard let version = written.version else { return nil }
+            return ReadValue(
+                value: written.value, version: version, millisecondsLeft: millisecondsLeft(until: written.expires))
+        }
+        var found: ReadValue?
+        try values.read(key: key, tier: .disk) { lookup in
+            guard case .value(let value) = lookup, !value.isExpired(at: now) else { return }
+            found = ReadValue(
+                value: ByteBuffer(bytes: value.bytes), version: value.version,
+                millisecondsLeft: millisecondsLeft(until: value.expiresMilliseconds))
+        }
+        return found
+    }
+
+    private func millisecondsLeft(until expires: UInt64?) -> UInt64? { expires.map { $0 - min(now, $0 - 1) } }
 
     private func current(_ key: ByteBuffer) throws(KVError) -> Current {
         if let current = written[key] { return current }

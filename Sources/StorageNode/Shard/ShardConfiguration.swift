@@ -34,6 +34,8 @@ public struct ShardConfiguration: Sendable {
     /// One write batch; a single larger write goes alone.
     public var batchBytesMax = 1 << 20
     public var batchOperationsMax = 4_096
+    /// Values that the reads of one submission may find, together.
+    public var readBytesMax = 16 << 20
     /// Writes accepted and not yet answered. Beyond this ``ShardReplica/submit(_:completion:)`` throws
     /// `KVError(.overloaded)`.
     public var inboxBytesMax = 64 << 20

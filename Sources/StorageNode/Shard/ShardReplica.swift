@@ -187,13 +187,15 @@ public final class ShardReplica: Sendable {
 
     /// Hands the writes of one event-loop tick to the writer. Any thread; never blocks.
     ///
-    /// They are committed in this order, after everything submitted before, together with what else is waiting.
+    /// They are committed in this order, after everything submitted before, together with what else is waiting. An atomic
+    /// submission is in one batch of the log, as large as it is, and in none where one of its operations is refused:
+    /// the others are then refused with ``WriteRefusal/otherRefused``.
     /// `completion` is called once, on the writer's thread: hand the receipt to your event loop and return.
     ///
     /// Throws `KVError`, and then `completion` is not called: `.overloaded`, `.notLeader`, `.invalidArgument` for no
     /// operations or one too large for a batch, `.unavailable` once closed, or the failure that stopped the writer.
     public func submit(
-        _ operations: [WriteOperation], completion: @escaping @Sendable (WriteReceipt) -> Void
+        _ operations: [WriteOperation], isAtomic: Bool = false, completion: @escaping @Sendable (WriteReceipt) -> Void
     ) throws(KVError) {
         guard role.isLeader else { throw KVError(.notLeader, "this node does not lead \(configuration.name)") }
         var load = WriterInbox.Load(bytes: 0, operations: operations.count)
@@ -205,7 +207,10 @@ public final class ShardReplica: Sendable {
             load.bytes += bytes
         }
         guard !operations.isEmpty else { throw KVError(.invalidArgument, "no operations") }
-        let submission = Submission(operations: operations, completion: completion)
+        guard !isAtomic || load.bytes <= ShardReplica.operationBytesMax else {
+            throw KVError(.invalidArgument, "an atomic batch of \(load.bytes) bytes is too large for a log batch")
+        }
+        let submission = Submission(operations: operations, isAtomic: isAtomic, completion: completion)
         if try inbox.add(.write(submission), load) { writer.wake() }
     }
 

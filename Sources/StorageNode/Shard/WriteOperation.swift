@@ -1,7 +1,7 @@
 public import Core
 public import NIOCore
 
-/// One write of a client.
+/// One write of a client, or a read that has its place among writes.
 public enum WriteOperation: Sendable, Hashable {
     /// Value bytes are opaque. The buffers may be slices of a request; they are copied once, into the batch.
     case put(key: ByteBuffer, value: ByteBuffer)
@@ -12,13 +12,17 @@ public enum WriteOperation: Sendable, Hashable {
     /// Adds to the 64-bit integer that is stored in decimal ASCII; an absent one counts as 0. A put of the sum, which
     /// expires when the number before it would have.
     case increment(key: ByteBuffer, by: Int64)
+    /// Looks the key up at its place among the writes, and writes nothing. A read for which the place does not matter is
+    /// not the writer's.
+    case read(key: ByteBuffer)
     /// Another operation, made only where the condition holds at its place in the log. Indirect, so that a plain
     /// write is no larger for it.
     indirect case conditional(WriteCondition, WriteOperation)
 
     var key: ByteBuffer {
         switch self {
-        case .put(let key, _), .expiringPut(let key, _, _), .delete(let key), .increment(let key, _): key
+        case .put(let key, _), .expiringPut(let key, _, _), .delete(let key), .increment(let key, _), .read(let key):
+            key
         case .conditional(_, let operation): operation.key
         }
     }
@@ -27,7 +31,7 @@ public enum WriteOperation: Sendable, Hashable {
     var isChecked: Bool {
         switch self {
         case .put, .expiringPut, .delete: false
-        case .increment, .conditional: true
+        case .increment, .read, .conditional: true
         }
     }
 
@@ -36,7 +40,7 @@ public enum WriteOperation: Sendable, Hashable {
         switch self {
         case .put(let key, let value), .expiringPut(let key, let value, _):
             key.readableBytes + value.readableBytes + WriteOperation.overheadBytes
-        case .delete(let key): key.readableBytes + WriteOperation.overheadBytes
+        case .delete(let key), .read(let key): key.readableBytes + WriteOperation.overheadBytes
         case .increment(let key, _): key.readableBytes + WriteOperation.numberBytesMax + WriteOperation.overheadBytes
         case .conditional(_, let operation): operation.bytes
         }
@@ -59,14 +63,18 @@ public struct WriteReceipt: Sendable {
         case refused(WriteRefusal)
         /// What a counter stands at now.
         case number(Int64)
+        /// What a read found; nil for nothing.
+        case read(ReadValue?)
     }
 
     /// How many operations, from the first, are committed as the configured durability demands, or refused.
     public private(set) var settled = 0
     /// How many of those are refused.
     public private(set) var refused = 0
+    /// How many of them are reads that were answered.
+    public private(set) var reads = 0
     /// How many are committed.
-    public var committed: Int { settled - refused }
+    public var committed: Int { settled - refused - reads }
     /// Why the rest is not; nil where all are. A write that failed at the disk may still turn up after a restart.
     public internal(set) var failure: KVError?
     /// A log position at which every committed operation of this submission is in the log, and no later than when
@@ -84,7 +92,12 @@ public struct WriteReceipt: Sendable {
     /// The version the operation at `index` was given; nil where it is not committed.
     public func version(at index: Int) -> Version? {
         guard index >= 0, index < settled else { return nil }
-        if refused > 0, refusal(at: index) != nil { return nil }
+        if refused + reads > 0 {
+            switch remarks[index] {
+            case .refused, .read: return nil
+            case .number, nil: break
+            }
+        }
         if let run = laterRuns.last(where: { $0.operation <= index }) {
             return Version(rawValue: run.version.rawValue + UInt64(index - run.operation))
         }
@@ -103,6 +116,12 @@ public struct WriteReceipt: Sendable {
         return number
     }
 
+    /// What the read at `index` found; the outer nil where the operation is no read, or was not answered.
+    public func read(at index: Int) -> ReadValue?? {
+        guard case .read(let value) = remarks[index] else { return nil }
+        return .some(value)
+    }
+
     /// - Parameter version: of the first of them; each has the next, those too that are refused and do not use theirs.
     mutating func settle(operations: Int, firstVersion version: Version, position: LogPosition) {
         if settled == 0 {
@@ -115,14 +134,28 @@ public struct WriteReceipt: Sendable {
     }
 
     mutating func note(_ remark: Remark, at index: Int) {
-        if case .refused = remark { refused += 1 }
+        switch remark {
+        case .refused: refused += 1
+        case .read: reads += 1
+        case .number: break
+        }
         remarks[index] = remark
     }
+}
+
+/// What a read among writes found.
+public struct ReadValue: Sendable, Hashable {
+    public var value: ByteBuffer
+    public var version: Version
+    /// What is left of its life, 1 at least; nil where it has no end.
+    public var millisecondsLeft: UInt64?
 }
 
 /// The writes of one event-loop tick on their way to the writer.
 struct Submission: Sendable {
     var operations: [WriteOperation]
+    /// All in one batch of the log, or none.
+    var isAtomic = false
     var completion: @Sendable (WriteReceipt) -> Void
 }
 

@@ -7,6 +7,10 @@ public enum WriteRefusal: Sendable {
     case notAnInteger
     /// The counter would leave the range of 64-bit integers.
     case overflow
+    /// The operation itself could be done, but not another one of the same atomic submission.
+    case otherRefused
+    /// What the reads of one submission found is more than ``ShardConfiguration/readBytesMax`` together.
+    case tooMuchRead
     /// What is stored could not be read.
     case unreadable(KVError)
 }

@@ -147,7 +147,7 @@ struct WriterCore {
         /// Of the first operation; the others follow one by one.
         var firstVersion: Version
         /// Where in the submissions there is something to say beyond that.
-        var remarks: [(place: Cursor, remark: WriteReceipt.Remark)] = []
+        var remarks: [BatchAssembly.Noted]
     }
 
     /// Turns submissions into batches and answers each once, as soon as its last operation is settled.
@@ -174,11 +174,20 @@ struct WriterCore {
         }
     }
 
-    /// What goes into the next batch: as much as the bounds allow, one operation at least.
+    /// What goes into the next batch: as much as the bounds allow, one operation or atomic submission at least.
     private func nextSpan(of submissions: [Submission], from start: Cursor) -> Span {
         var span = Span(end: start)
         while span.end.submission < submissions.count {
             let operations = submissions[span.end.submission].operations
+            if submissions[span.end.submission].isAtomic {
+                guard span.operations == 0 || fits(operations, into: span) else { return span }
+                for operation in operations {
+                    span.isChecked = span.isChecked || operation.isChecked
+                    span.bytes += operation.bytes
+                }
+                span.operations += operations.count
+                span.end.operation = operations.count
+            }
             while span.end.operation < operations.count {
                 let bytes = operations[span.end.operation].bytes
                 if span.operations > 0,
@@ -198,6 +207,11 @@ struct WriterCore {
         return span
     }
 
+    private func fits(_ operations: [WriteOperation], into span: Span) -> Bool {
+        span.operations + operations.count <= configuration.batchOperationsMax
+            && operations.reduce(span.bytes) { $0 + $1.bytes } <= configuration.batchBytesMax
+    }
+
     /// Writes one batch; none where every operation of the span is refused.
     private mutating func commit(
         _ span: Span, of submissions: [Submission], from start: Cursor, term: UInt64
@@ -209,34 +223,22 @@ struct WriterCore {
         var builder = WriteBatchBuilder(
             reservedBytes: LogFrame.headerBytes, capacity: span.bytes + SystemRecords.batchOverheadBytes)
         builder.putPosition(next)
-        var settled = Settled(firstVersion: firstVersion)
-        var checks = span.isChecked ? CheckedWrites(values, now: expiries.now()) : nil
-        var version = firstVersion.rawValue
+        var assembly = BatchAssembly(
+            consume builder, firstVersion: firstVersion, expiries: expiries,
+            checks: span.isChecked
+                ? CheckedWrites(values, now: expiries.now(), readBytesMax: configuration.readBytesMax) : nil)
         var cursor = start
         while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
-            let operations = submissions[cursor.submission].operations
-            let end = cursor.submission < span.end.submission ? operations.count : span.end.operation
-            while cursor.operation < end {
-                switch operations[cursor.operation] {
-                case .put(let key, let value) where !span.isChecked:
-                    builder.put(key: key, version: Version(rawValue: version), value: value)
-                case .expiringPut(let key, let value, let milliseconds) where !span.isChecked:
-                    builder.put(
-                        key: key, version: Version(rawValue: version), expires: expiries.moment(after: milliseconds),
-                        value: value)
-                case .delete(let key) where !span.isChecked:
-                    builder.delete(key: key)
-                case let operation:
-                    let remark = checks?.add(operation, version: Version(rawValue: version), to: &builder)
-                    if let remark { settled.remarks.append((place: cursor, remark: remark)) }
-                }
-                version += 1
-                cursor.operation += 1
-            }
+            let submission = submissions[cursor.submission]
+            let end =
+                cursor.submission < span.end.submission ? submission.operations.count : span.end.operation
+            if cursor.operation < end { assembly.add(cursor.operation..<end, of: submission, at: cursor.submission) }
             cursor = Cursor(submission: cursor.submission + 1, operation: 0)
         }
-        if builder.count > 1 { try write(builder, at: next) }
-        return settled
+        let remarks = assembly.remarks
+        let batch = assembly.finish()
+        if batch.count > 1 { try write(consume batch, at: next) }
+        return Settled(firstVersion: firstVersion, remarks: remarks)
     }
 
     /// Enters a written batch into the receipts and answers the submissions it completes.
@@ -244,7 +246,7 @@ struct WriterCore {
         _ span: Span, from start: Cursor, _ settled: Settled, in receipts: inout [WriteReceipt],
         of submissions: [Submission]
     ) {
-        for (place, remark) in settled.remarks { receipts[place.submission].note(remark, at: place.operation) }
+        for noted in settled.remarks { receipts[noted.submission].note(noted.remark, at: noted.operation) }
         var version = settled.firstVersion
         var cursor = start
         while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
