@@ -7,6 +7,7 @@ import NIOCore
 import NIOPosix
 import Observability
 public import ServiceLifecycle
+import ServiceSupport
 import Sharding
 import UnixSignals
 import Wire
@@ -24,12 +25,12 @@ public final class Router: Service {
     private let poller: NIOLoopBound<HealthPoller>
     private let resources: RouterResources
     /// For requests of clients, and apart from them for looks at nodes, which may not wait behind any.
-    private let connections: (proxy: NodeConnections, control: NodeConnections)
+    private let connections: [NodeConnections]
 
     private init(
         localAddress: NodeAddress, configuration: RouterConfiguration, group: MultiThreadedEventLoopGroup,
         server: HTTPServer, cluster: ClusterView, poller: NIOLoopBound<HealthPoller>, resources: RouterResources,
-        connections: (proxy: NodeConnections, control: NodeConnections)
+        connections: [NodeConnections]
     ) {
         self.localAddress = localAddress
         self.configuration = configuration
@@ -62,11 +63,15 @@ public final class Router: Service {
         }
     }
 
+    /// Values in the answers of batches, together.
+    private static let batchAnswerBytesMax = 256 << 20
+
     private static func start(
         _ configuration: RouterConfiguration, group: MultiThreadedEventLoopGroup
     ) async throws -> Router {
         let control = NodeConnections(group: group, configuration: .control)
         let proxyConnections = NodeConnections(group: group, configuration: .proxy(configuration))
+        let batchConnections = NodeConnections(group: group, configuration: .batches(configuration))
         let cluster = try ClusterView(
             topology: configuration.topology, transport: control, logger: configuration.logger)
         let metrics = RouterMetrics(registry: MetricsRegistry())
@@ -74,6 +79,7 @@ public final class Router: Service {
         let resources = RouterResources(
             cluster: cluster, registry: metrics.registry, mode: configuration.mode.rawValue)
         let loops = Array(group.makeIterator())
+        let budget = AnswerBudget(bytesMax: batchAnswerBytesMax)
         let makeHandler: @Sendable (any EventLoop) -> any HTTPHandler = { eventLoop in
             let proxy = Proxy(
                 transport: proxyConnections, cluster: cluster, metrics: metrics,
@@ -81,8 +87,11 @@ public final class Router: Service {
                 timeout: configuration.proxyTimeout)
             let number = loops.firstIndex { $0 === eventLoop } ?? 0
             let handler = RouterHandler(
-                table: cluster.table, configuration: configuration, proxy: proxy, resources: resources,
-                metrics: metrics, redirects: metrics.redirects(loop: number))
+                table: cluster.table, configuration: configuration, proxy: proxy,
+                batches: BatchHandler(
+                    transport: batchConnections, cluster: cluster, metrics: metrics, budget: budget,
+                    configuration: configuration, eventLoop: eventLoop),
+                resources: resources, metrics: metrics, redirects: metrics.redirects(loop: number))
             let bound = NIOLoopBound(handler, eventLoop: eventLoop)
             cluster.subscribe(on: eventLoop) { bound.value.use($0) }
             return handler
@@ -117,7 +126,7 @@ public final class Router: Service {
             ])
         return Router(
             localAddress: address, configuration: configuration, group: group, server: server, cluster: cluster,
-            poller: poller, resources: resources, connections: (proxyConnections, control))
+            poller: poller, resources: resources, connections: [proxyConnections, batchConnections, control])
     }
 
     /// Serves until a graceful shutdown is asked for or the task is cancelled, then shuts down.
@@ -135,8 +144,7 @@ public final class Router: Service {
         // Fails only where the event loop has stopped, and the poller with it.
         _ = try? await poller.eventLoop.submit { poller.value.stop() }.get()
         cluster.close()
-        await connections.proxy.shutdown()
-        await connections.control.shutdown()
+        for connections in connections { await connections.shutdown() }
         await Router.stop(group, logger: configuration.logger)
         configuration.logger.info("stopped")
     }
@@ -166,6 +174,17 @@ extension NodeConnectionsConfiguration {
         control.waitersPerNodeMax = 16
         control.responseBodyBytesMax = 32 << 20
         return control
+    }
+
+    /// Parts of batches, and their answers.
+    fileprivate static func batches(_ configuration: RouterConfiguration) -> NodeConnectionsConfiguration {
+        var batches = NodeConnectionsConfiguration()
+        batches.connectionsPerNodeMax = 8
+        batches.waitersPerNodeMax = 256
+        // The values, escaped at the worst, and the rest of each line.
+        batches.responseBodyBytesMax =
+            2 * Limits.batchBytesMax(valueBytesMax: configuration.valueBytesMax) + Limits.batchOperationsMax * 512
+        return batches
     }
 
     fileprivate static func proxy(_ configuration: RouterConfiguration) -> NodeConnectionsConfiguration {

@@ -20,6 +20,7 @@ final class RouterHandler: HTTPHandler {
     private let proxiesByDefault: Bool
     private let valueBytesMax: Int
     private let proxy: Proxy
+    private let batches: BatchHandler
     private let resources: RouterResources
     private let metrics: RouterMetrics
     private let redirects: Counter
@@ -27,13 +28,14 @@ final class RouterHandler: HTTPHandler {
     private var cursors: [UInt32] = []
 
     init(
-        table: RoutingTable, configuration: RouterConfiguration, proxy: Proxy, resources: RouterResources,
-        metrics: RouterMetrics, redirects: Counter
+        table: RoutingTable, configuration: RouterConfiguration, proxy: Proxy, batches: BatchHandler,
+        resources: RouterResources, metrics: RouterMetrics, redirects: Counter
     ) {
         self.table = table
         self.proxiesByDefault = configuration.mode == .proxy
         self.valueBytesMax = configuration.valueBytesMax
         self.proxy = proxy
+        self.batches = batches
         self.resources = resources
         self.metrics = metrics
         self.redirects = redirects
@@ -52,13 +54,17 @@ final class RouterHandler: HTTPHandler {
     // MARK: HTTPHandler
 
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int {
-        method == .PUT ? valueBytesMax : RouterHandler.ignoredBodyBytesMax
+        switch method {
+        case .PUT: valueBytesMax
+        case .POST where BatchRequest.isBatch(target): Limits.batchBytesMax(valueBytesMax: valueBytesMax)
+        default: RouterHandler.ignoredBodyBytesMax
+        }
     }
 
     /// A redirect sends the body elsewhere: a client that asks first is spared sending it here as well.
     func needsBody(method: HTTPMethod, target: String) -> Bool {
         HTTPRequest(method: method, target: target).withTargetBytes { bytes in
-            guard let place = KeyTarget(bytes) else { return false }
+            guard let place = KeyTarget(bytes) else { return BatchRequest.isBatch(target) }
             do throws(Problem) {
                 return try RoutedQuery(place.query, in: bytes).proxy ?? proxiesByDefault
             } catch {
@@ -84,7 +90,10 @@ final class RouterHandler: HTTPHandler {
         }
         switch step {
         case .answered: break
-        case .resource: exchange.respond(resources.response(to: request, table: table))
+        case .resource:
+            if !batches.handle(request, for: self, exchange) {
+                exchange.respond(resources.response(to: request, table: table))
+            }
         case .proxy(let slot, let target, let demands):
             proxy.start(request, target: target, slot: slot, demands, for: self, exchange)
         case .wrongMethod:

@@ -7,6 +7,7 @@ struct RouterMetrics: Sendable {
     let proxied: Counter
     let proxiedInFlight: Gauge
     let retries: Counter
+    let batches: Counter
     let refused: Counter
 
     init(registry: MetricsRegistry) {
@@ -17,6 +18,7 @@ struct RouterMetrics: Sendable {
             "distribkv_router_proxied_in_flight", help: "Proxied requests that wait for a node.")
         retries = registry.counter(
             "distribkv_router_proxy_retries_total", help: "Further nodes that were asked after one failed.")
+        batches = registry.counter("distribkv_router_batches_total", help: "Batches that were begun.")
         refused = registry.counter(
             "distribkv_router_refused_total", help: "Requests about keys that were answered with a problem.")
     }

@@ -29,6 +29,7 @@ public enum KVHeader {
 public enum MediaType {
     public static let json = "application/json"
     public static let problem = "application/problem+json"
+    public static let ndjson = "application/x-ndjson"
     public static let bytes = "application/octet-stream"
     public static let logFrames = "application/vnd.distribkv.log-frames"
 }
@@ -44,6 +45,18 @@ public enum APIPath {
 
     /// `/kv/{key}`, percent-encoded.
     public static func key(_ key: some Sequence<UInt8>) -> String { "/kv/" + PercentCoding.encode(key) }
+
+    /// Takes ``BatchOperation``s as NDJSON, answers a ``BatchResult`` for each.
+    public static let batch = "/batch"
+
+    /// A batch for the node that leads its shards: operations on others are answered `not-leader`, not sent on.
+    public static func batch(isAtomic: Bool, ack: AckLevel?, timeoutMilliseconds: UInt64?) -> String {
+        var target = "\(batch)?forward=false"
+        if isAtomic { target += "&atomic=true" }
+        if let ack { target += "&ack=\(ack)" }
+        if let timeoutMilliseconds { target += "&timeout=\(timeoutMilliseconds)ms" }
+        return target
+    }
 
     /// Answers ``PositionDocument``.
     public static func position(shard: String) -> String { "/replication/\(shard)/position" }

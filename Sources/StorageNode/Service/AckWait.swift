@@ -1,15 +1,49 @@
+import Configuration
 import Core
 import HTTPServer
 import NIOCore
 import Observability
 import ServiceSupport
 import Shard
+import Sharding
 import Wire
 
 /// What a write demands that is not answered as soon as the leader has it.
 struct AckDemand: Hashable {
     var level: AckLevel
     var timeoutMilliseconds: UInt64
+}
+
+extension AckDemand {
+    /// nil where the leader's own word is enough.
+    /// - Throws: `bad-request` where more replicas are asked for than the shard has.
+    init?(
+        _ guarantees: Guarantees, _ configuration: StorageNodeConfiguration, _ shard: ShardTopology
+    ) throws(Problem) {
+        let level = guarantees.ack ?? configuration.replication.defaultAck
+        guard level != .leader else { return nil }
+        let replicas = 1 + shard.followers.count
+        guard let required = level.required(of: replicas) else {
+            let origin = guarantees.ack == nil ? "[replication] default_ack = \"\(level)\"" : "ack=\(level)"
+            throw Problem(
+                .badRequest,
+                "\(origin) asks for more replicas than there are: \(shard.name) has \(replicas), the leader counted.")
+        }
+        guard required > 1 else { return nil }
+        self.init(
+            level: level,
+            timeoutMilliseconds: guarantees.timeoutMilliseconds ?? Guarantees.timeoutMillisecondsDefault)
+    }
+
+    /// Makes room for one wait.
+    /// - Throws: `overloaded` where too many writes wait.
+    static func reserve(_ replica: ShardReplica) throws(Problem) {
+        do throws(KVError) {
+            try replica.acks.reserve()
+        } catch {
+            throw Problem(error)
+        }
+    }
 }
 
 /// Writes of one submission that are on the leader and wait for the same acknowledgement.

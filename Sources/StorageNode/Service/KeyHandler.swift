@@ -325,8 +325,8 @@ final class KeyHandler {
         let demand: AckDemand?
         do throws(Problem) {
             operation = try KeyHandler.operation(key, asked)
-            demand = try self.demand(of: asked.guarantees, at: position)
-            if demand != nil { try KeyHandler.reserve(gatherer.replica) }
+            demand = try AckDemand(asked.guarantees, node.configuration, view.topology.shards[position])
+            if demand != nil { try AckDemand.reserve(gatherer.replica) }
         } catch {
             return error
         }
@@ -355,32 +355,6 @@ final class KeyHandler {
             operation = .increment(key: ByteBuffer(bytes: key), by: increment)
         }
         return condition.map { .conditional($0, operation) } ?? operation
-    }
-
-    private static func reserve(_ replica: ShardReplica) throws(Problem) {
-        do throws(KVError) {
-            try replica.acks.reserve()
-        } catch {
-            throw Problem(error)
-        }
-    }
-
-    /// What a write waits for beyond the leader; nil for nothing.
-    private func demand(of guarantees: Guarantees, at position: Int) throws(Problem) -> AckDemand? {
-        let level = guarantees.ack ?? node.configuration.replication.defaultAck
-        guard level != .leader else { return nil }
-        let shard = view.topology.shards[position]
-        let replicas = 1 + shard.followers.count
-        guard let required = level.required(of: replicas) else {
-            let origin = guarantees.ack == nil ? "[replication] default_ack = \"\(level)\"" : "ack=\(level)"
-            throw Problem(
-                .badRequest,
-                "\(origin) asks for more replicas than there are: \(shard.name) has \(replicas), the leader counted.")
-        }
-        guard required > 1 else { return nil }
-        return AckDemand(
-            level: level,
-            timeoutMilliseconds: guarantees.timeoutMilliseconds ?? Guarantees.timeoutMillisecondsDefault)
     }
 }
 

@@ -1,5 +1,7 @@
 import Core
+import DistribKVClient
 import Logging
+import ServiceSupport
 import Shard
 import Sharding
 
@@ -8,6 +10,9 @@ final class Node: Sendable {
     let configuration: StorageNodeConfiguration
     let keeper: TopologyKeeper
     let peers: Peers
+    /// Carries parts of batches to the leaders of their shards.
+    let batchConnections: NodeConnections
+    let answerBudget = AnswerBudget(bytesMax: 256 << 20)
     let readers: ReaderPool
     /// For what reads or writes whole databases.
     let snapshotWork = ReaderPool(threads: 2, waitingMax: 16)
@@ -20,10 +25,14 @@ final class Node: Sendable {
     /// What the node serves now. Event loops keep their own and are handed every new one.
     var view: NodeView { keeper.views.current }
 
-    init(configuration: StorageNodeConfiguration, keeper: TopologyKeeper, peers: Peers, readers: ReaderPool) {
+    init(
+        configuration: StorageNodeConfiguration, keeper: TopologyKeeper, peers: Peers,
+        batchConnections: NodeConnections, readers: ReaderPool
+    ) {
         self.configuration = configuration
         self.keeper = keeper
         self.peers = peers
+        self.batchConnections = batchConnections
         self.readers = readers
         self.metrics = NodeMetrics(views: keeper.views)
     }

@@ -18,6 +18,7 @@ final class NodeHandler: HTTPHandler {
     private let replication: ReplicationHandler
     private let snapshots: SnapshotHandler
     private let admin: ShardAdminHandler
+    private let batches: BatchHandler
 
     private init(node: Node, admin: ShardAdmin, view: NodeView, eventLoop: any EventLoop) {
         self.node = node
@@ -26,6 +27,7 @@ final class NodeHandler: HTTPHandler {
         replication = ReplicationHandler(node: node, view: view)
         snapshots = SnapshotHandler(node: node, view: view)
         self.admin = ShardAdminHandler(admin: admin, view: view, eventLoop: eventLoop)
+        batches = BatchHandler(node: node, admin: admin, view: view, eventLoop: eventLoop)
     }
 
     /// A handler that goes by the newest view of `node`, always. To be called on `eventLoop`.
@@ -44,6 +46,7 @@ final class NodeHandler: HTTPHandler {
         replication.use(view)
         snapshots.use(view)
         admin.use(view)
+        batches.use(view)
     }
 
     func writeCommonFields(into buffer: inout ByteBuffer) { buffer.writeBytes(view.epochField) }
@@ -54,6 +57,8 @@ final class NodeHandler: HTTPHandler {
         switch method {
         case .PUT where target.hasPrefix(ReplicationHandler.pathPrefix): SnapshotHandler.bodyBytesMax
         case .PUT: node.configuration.storage.valueBytesMax
+        case .POST where BatchRequest.isBatch(target):
+            Limits.batchBytesMax(valueBytesMax: node.configuration.storage.valueBytesMax)
         case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.bodyBytesMax(target)
         case .POST where target.hasPrefix(APIPath.topology): ShardAdminHandler.topologyBytesMax
         case .POST where target.hasPrefix(ShardAdminHandler.pathPrefix): ShardAdminHandler.bodyBytesMax(target)
@@ -84,6 +89,7 @@ final class NodeHandler: HTTPHandler {
     }
 
     private func handleOther(_ request: HTTPRequest, _ exchange: HTTPExchange) {
+        if batches.handle(request, exchange) { return }
         if let target = SnapshotTarget(request.path) { return snapshots.handle(target, request, exchange) }
         if admin.handle(request, exchange) { return }
         if request.path.hasPrefix(ReplicationHandler.pathPrefix) { return replication.handle(request, exchange) }

@@ -14,6 +14,8 @@ final class NodeMetrics: Sendable {
     /// Writes whose condition did not hold, and counters that could not be changed.
     let refusedWrites: Counter
     let failedWrites: Counter
+    let batches: Counter
+    let batchOperations: Counter
     let redirects: Counter
     /// Writes that waited for followers, and those of them that were answered without.
     let ackWaits: Counter
@@ -38,6 +40,9 @@ final class NodeMetrics: Sendable {
             writeFamily, help: "Writes of keys, by outcome.", labels: ["outcome": "refused"])
         failedWrites = registry.counter(
             writeFamily, help: "Writes of keys, by outcome.", labels: ["outcome": "failed"])
+        batches = registry.counter("distribkv_batches_total", help: "Batches that were begun.")
+        batchOperations = registry.counter(
+            "distribkv_batch_operations_total", help: "Operations of batches, also those sent on to other nodes.")
         redirects = registry.counter(
             "distribkv_redirects_total", help: "Requests for keys sent to another node.")
         ackWaits = registry.counter("distribkv_ack_waits_total", help: "Writes that waited for followers.")

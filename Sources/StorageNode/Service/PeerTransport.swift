@@ -23,4 +23,15 @@ extension NodeConnectionsConfiguration {
         peers.connectTimeout = .seconds(1)
         return peers
     }
+    /// Parts of batches, and their answers.
+    static func batches(valueBytesMax: Int) -> NodeConnectionsConfiguration {
+        var batches = NodeConnectionsConfiguration()
+        batches.connectionsPerNodeMax = 8
+        batches.waitersPerNodeMax = 256
+        // The values, escaped at the worst, and the rest of each line.
+        batches.responseBodyBytesMax =
+            2 * Limits.batchBytesMax(valueBytesMax: valueBytesMax) + Limits.batchOperationsMax * 512
+        batches.connectTimeout = .seconds(1)
+        return batches
+    }
 }

@@ -59,17 +59,22 @@ public final class StorageNode: Service {
         }
         defer { withExtendedLifetime(directory) {} }
         let connections = NodeConnections(group: group, configuration: .peers)
+        let batches = NodeConnections(
+            group: group, configuration: .batches(valueBytesMax: configuration.storage.valueBytesMax))
         do {
-            try await run(blocking, group, connections)
+            try await run(blocking, group, connections, batches)
         } catch {
             await connections.shutdown()
+            await batches.shutdown()
             throw error
         }
         await connections.shutdown()
+        await batches.shutdown()
     }
 
     private func run(
-        _ blocking: NIOThreadPool, _ group: MultiThreadedEventLoopGroup, _ connections: NodeConnections
+        _ blocking: NIOThreadPool, _ group: MultiThreadedEventLoopGroup, _ connections: NodeConnections,
+        _ batches: NodeConnections
     ) async throws {
         let start = NodeStart(configuration: configuration, connections: connections, blocking: blocking)
         let plan: NodeStart.Plan
@@ -81,7 +86,7 @@ public final class StorageNode: Service {
         let peers = Peers(transport: connections)
         let keeper = try await StorageNode.open(plan.topology, configuration, peers, blocking)
         let node = Node(
-            configuration: configuration, keeper: keeper, peers: peers,
+            configuration: configuration, keeper: keeper, peers: peers, batchConnections: batches,
             readers: ReaderPool(
                 threads: configuration.storage.readerThreads, waitingMax: configuration.storage.readerQueueMax))
         do {
