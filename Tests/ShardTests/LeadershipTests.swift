@@ -133,13 +133,22 @@ import Wire
         let hold = try await replica.hold(milliseconds: 5_000)
         let receipts = Collector<WriteReceipt>()
         for _ in 0..<5 { try replica.submit([put("a", "2")]) { receipts.add($0) } }
+        let reads = Collector<Result<LogPosition, KVError>>()
+        guard case .waiting = try replica.log.waitForCommit(after: hold.position.lsn, { reads.add($0) }) else {
+            Issue.record("something was committed during the hold")
+            return
+        }
         try await replica.become(.follower(term: 2), during: hold)
         #expect(replica.role == .leader(term: 1) && replica.newestTerm == 2 && receipts.all.isEmpty)
+        #expect(reads.all.isEmpty)
         try replica.submit([put("a", "2")]) { receipts.add($0) }
         await replica.release(hold)
         try await eventually { receipts.all.count == 6 }
         #expect(receipts.all.allSatisfy { $0.failure?.code == .notLeader && $0.committed == 0 })
         #expect(replica.role == .follower(term: 2) && replica.position == hold.position)
+        // Whoever follows its log reads on at the next leader.
+        #expect(reads.all.count == 1)
+        #expect(throws: KVError.self) { try reads.all[0].get() }
         try await replica.close()
     }
 

@@ -164,14 +164,19 @@ final class CommitLog: Sendable {
         }
     }
 
-    /// Ends every wait, now and later, with `KVError(.unavailable)`.
-    func close() {
+    /// Ends every wait of now.
+    func endWaits(_ error: KVError) {
         let waiters = state.withLock { state in
-            state.isClosed = true
             defer { state.waiters = [] }
             return state.waiters
         }
-        for waiter in waiters { waiter.callback(.failure(KVError(.unavailable, "the shard is closed"))) }
+        for waiter in waiters { waiter.callback(.failure(error)) }
+    }
+
+    /// Ends every wait, now and later, with `KVError(.unavailable)`.
+    func close() {
+        state.withLock { $0.isClosed = true }
+        endWaits(KVError(.unavailable, "the shard is closed"))
     }
 }
 

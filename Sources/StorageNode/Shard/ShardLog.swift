@@ -89,7 +89,7 @@ public final class ShardLog: Sendable {
     /// Calls back once when a batch after `lsn` is committed; from the writer's thread, so hand on and return.
     ///
     /// Throws `KVError(.overloaded)` where too many wait, `.unavailable` once closed; a wait that a close ends
-    /// is called back with `.unavailable`.
+    /// is called back with `.unavailable`, one that the end of the leadership ends with `.notLeader`.
     public func waitForCommit(
         after lsn: UInt64, _ callback: @escaping @Sendable (Result<LogPosition, KVError>) -> Void
     ) throws(KVError) -> CommitWait {

@@ -62,11 +62,19 @@ extension WriterCore {
     private func publishRole(before: ShardRole) {
         published.newestTerm = newestTerm
         if role.isLeader { joining?.end() }
-        if hold == nil || role.isLeader || !published.role.isLeader { published.role = role }
+        if hold == nil || role.isLeader || !published.role.isLeader { showRole() }
         guard before.isLeader != role.isLeader else { return }
         logger.notice(
             role.isLeader ? "leads the shard" : "leads the shard no longer",
             metadata: ["shard": "\(configuration.name)", "term": "\(newestTerm)", "lsn": "\(position.lsn)"])
+    }
+
+    /// Who waits for the log of a leader is told at once that this is none any more, to read on at the next one.
+    private func showRole() {
+        let led = published.role.isLeader
+        published.role = role
+        guard led, !role.isLeader else { return }
+        log.endWaits(KVError(.notLeader, "this node does not lead \(configuration.name) any more"))
     }
 
     // MARK: Holding
@@ -90,7 +98,7 @@ extension WriterCore {
 
     mutating func endHold() {
         hold = nil
-        published.role = role
+        showRole()
     }
 
     // MARK: Stops
