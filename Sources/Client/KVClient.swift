@@ -58,6 +58,7 @@ public final class KVClient: Sendable {
     let context: RoutingContext
     let requestTimeout: TimeAmount
     let batchInFlightMax: Int
+    let scanPageBytes: Int
 
     /// - Parameters:
     ///   - seeds: routers or nodes, at least one; see ``SeedList``.
@@ -67,7 +68,7 @@ public final class KVClient: Sendable {
         group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
     ) {
         precondition(!seeds.isEmpty && configuration.attemptsMax > 0 && configuration.batchInFlightMax > 0)
-        precondition(configuration.requestsInFlightMax > 0)
+        precondition(configuration.requestsInFlightMax > 0 && configuration.scanPageBytes > 0)
         self.group = group
         connections = NodeConnections(group: group, configuration: configuration.connections)
         context = RoutingContext(
@@ -85,6 +86,7 @@ public final class KVClient: Sendable {
             session: configuration.session == .readYourWrites ? SessionVersions() : nil)
         requestTimeout = configuration.requestTimeout
         batchInFlightMax = configuration.batchInFlightMax
+        scanPageBytes = configuration.scanPageBytes
     }
 
     /// Lets the requests under way end, for so long at the most, then closes every connection.

@@ -46,6 +46,8 @@ public struct KVClientConfiguration: Sendable {
     public var topologyIntervalMin = TimeAmount.milliseconds(50)
     /// Writes of one ``KVClient/writeAll(_:)`` that are under way at once.
     public var batchInFlightMax = 512
+    /// Bytes of a page of one shard that a scan asks for; two of each shard are held.
+    public var scanPageBytes = 1 << 20
     public var connections = NodeConnectionsConfiguration()
 
     public init() {}

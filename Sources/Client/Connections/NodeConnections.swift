@@ -12,7 +12,9 @@ public struct NodeConnectionsConfiguration: Sendable {
     /// Bytes of bodies of requests that wait for a connection to one node, per event loop.
     public var waitingBodyBytesMax = 64 << 20
     /// The largest response body, in bytes; the connection of a larger one is closed.
-    public var responseBodyBytesMax = Limits.valueBytesMaxDefault
+    public var responseBodyBytesMax = Limits.valueBytesMaxDefault + recordOverheadBytes
+    /// What a record of a scan has beside its value: its key and its frame.
+    private static let recordOverheadBytes = 64 << 10
     public var connectTimeout = TimeAmount.seconds(2)
     /// A connection without a request is closed after this; shorter than the servers' own idle timeout, so that
     /// a request seldom meets a connection that the server is closing.

@@ -72,6 +72,7 @@ public final class Router: Service {
         let control = NodeConnections(group: group, configuration: .control)
         let proxyConnections = NodeConnections(group: group, configuration: .proxy(configuration))
         let batchConnections = NodeConnections(group: group, configuration: .batches(configuration))
+        let scanConnections = NodeConnections(group: group, configuration: .scans(configuration))
         let cluster = try ClusterView(
             topology: configuration.topology, transport: control, logger: configuration.logger)
         let metrics = RouterMetrics(registry: MetricsRegistry())
@@ -85,9 +86,13 @@ public final class Router: Service {
                 transport: proxyConnections, cluster: cluster, metrics: metrics,
                 inFlightMax: max(1, configuration.proxiedRequestsMax / loops.count),
                 timeout: configuration.proxyTimeout)
+            let scans = RouterScans(
+                transport: scanConnections, cluster: cluster, metrics: metrics,
+                inFlightMax: max(1, RouterScans.inFlightMax / loops.count), timeout: configuration.proxyTimeout,
+                recordBytesMax: configuration.scanRecordBytesMax)
             let number = loops.firstIndex { $0 === eventLoop } ?? 0
             let handler = RouterHandler(
-                table: cluster.table, configuration: configuration, proxy: proxy,
+                table: cluster.table, configuration: configuration, proxy: proxy, scans: scans,
                 batches: BatchHandler(
                     transport: batchConnections, cluster: cluster, metrics: metrics, budget: budget,
                     configuration: configuration, eventLoop: eventLoop),
@@ -126,7 +131,8 @@ public final class Router: Service {
             ])
         return Router(
             localAddress: address, configuration: configuration, group: group, server: server, cluster: cluster,
-            poller: poller, resources: resources, connections: [proxyConnections, batchConnections, control])
+            poller: poller, resources: resources,
+            connections: [proxyConnections, batchConnections, scanConnections, control])
     }
 
     /// Serves until a graceful shutdown is asked for or the task is cancelled, then shuts down.
@@ -185,6 +191,15 @@ extension NodeConnectionsConfiguration {
         batches.responseBodyBytesMax =
             2 * Limits.batchBytesMax(valueBytesMax: configuration.valueBytesMax) + Limits.batchOperationsMax * 512
         return batches
+    }
+
+    /// Pages of scans: a few at a time.
+    fileprivate static func scans(_ configuration: RouterConfiguration) -> NodeConnectionsConfiguration {
+        var scans = NodeConnectionsConfiguration()
+        scans.connectionsPerNodeMax = 8
+        scans.waitersPerNodeMax = 64
+        scans.responseBodyBytesMax = max(configuration.scanRecordBytesMax, 2 * ScanPaging.bytesMaxDefault)
+        return scans
     }
 
     fileprivate static func proxy(_ configuration: RouterConfiguration) -> NodeConnectionsConfiguration {

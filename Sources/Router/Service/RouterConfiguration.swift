@@ -4,6 +4,7 @@ public import Logging
 public import NIOCore
 import NIOPosix
 public import Sharding
+import Wire
 
 /// What a router needs to know, each limit with its default.
 public struct RouterConfiguration: Sendable {
@@ -25,6 +26,8 @@ public struct RouterConfiguration: Sendable {
     public var proxiedRequestsMax = 4_096
     /// The largest value that is passed on, in bytes.
     public var valueBytesMax = Limits.valueBytesMaxDefault
+    /// The largest record that a scan hands out, in bytes.
+    var scanRecordBytesMax: Int { ScanFrame.bytes(key: Limits.keyBytesMax, value: valueBytesMax) }
     /// Bytes of request bodies held in memory at once.
     public var bufferedBodyBytesMax = 256 << 20
     public var connectionsMax = 12_000

@@ -21,6 +21,7 @@ final class RouterHandler: HTTPHandler {
     private let valueBytesMax: Int
     private let proxy: Proxy
     private let batches: BatchHandler
+    private let scans: RouterScans
     private let resources: RouterResources
     private let metrics: RouterMetrics
     private let redirects: Counter
@@ -28,7 +29,8 @@ final class RouterHandler: HTTPHandler {
     private var cursors: [UInt32] = []
 
     init(
-        table: RoutingTable, configuration: RouterConfiguration, proxy: Proxy, batches: BatchHandler,
+        table: RoutingTable, configuration: RouterConfiguration, proxy: Proxy, scans: RouterScans,
+        batches: BatchHandler,
         resources: RouterResources, metrics: RouterMetrics, redirects: Counter
     ) {
         self.table = table
@@ -36,6 +38,7 @@ final class RouterHandler: HTTPHandler {
         self.valueBytesMax = configuration.valueBytesMax
         self.proxy = proxy
         self.batches = batches
+        self.scans = scans
         self.resources = resources
         self.metrics = metrics
         self.redirects = redirects
@@ -90,6 +93,7 @@ final class RouterHandler: HTTPHandler {
         }
         switch step {
         case .answered: break
+        case .resource where ScanParameters.names(request): scans.handle(request, for: self, exchange)
         case .resource:
             if !batches.handle(request, for: self, exchange) {
                 exchange.respond(resources.response(to: request, table: table))

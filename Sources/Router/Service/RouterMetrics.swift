@@ -8,6 +8,7 @@ struct RouterMetrics: Sendable {
     let proxiedInFlight: Gauge
     let retries: Counter
     let batches: Counter
+    let scans: Counter
     let refused: Counter
 
     init(registry: MetricsRegistry) {
@@ -19,6 +20,7 @@ struct RouterMetrics: Sendable {
         retries = registry.counter(
             "distribkv_router_proxy_retries_total", help: "Further nodes that were asked after one failed.")
         batches = registry.counter("distribkv_router_batches_total", help: "Batches that were begun.")
+        scans = registry.counter("distribkv_router_scans_total", help: "Pages of scans that were asked for.")
         refused = registry.counter(
             "distribkv_router_refused_total", help: "Requests about keys that were answered with a problem.")
     }

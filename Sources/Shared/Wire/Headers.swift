@@ -23,6 +23,11 @@ public enum KVHeader {
     public static let minVersion = "kv-min-version"
     /// CRC-32C of the body, eight hex digits: on parts of snapshot files.
     public static let checksum = "kv-crc32c"
+    /// Of a page of a scan: the `start` of the next one, percent-encoded; absent where there is no more.
+    public static let next = "kv-next"
+    /// Of a page of a scan with `partial=true`: the names of the shards that are not in it, joined by commas; absent
+    /// where none is missing.
+    public static let missingShards = "kv-missing-shards"
 }
 
 /// Media types of the wire.
@@ -32,6 +37,10 @@ public enum MediaType {
     public static let ndjson = "application/x-ndjson"
     public static let bytes = "application/octet-stream"
     public static let logFrames = "application/vnd.distribkv.log-frames"
+    /// Lines of JSON, one object each.
+    public static let ndjson = "application/x-ndjson"
+    /// ``ScanFrame``s.
+    public static let scanFrames = "application/vnd.distribkv.scan-frames"
 }
 
 /// Paths and query parameters that processes of the cluster use among themselves and clients use.
@@ -42,6 +51,9 @@ public enum APIPath {
     public static let readyz = "/readyz"
     public static let metrics = "/metrics"
     public static let openAPI = "/openapi.json"
+
+    /// GET answers a page of records; see ``ScanQuery``.
+    public static let scan = "/kv"
 
     /// `/kv/{key}`, percent-encoded.
     public static func key(_ key: some Sequence<UInt8>) -> String { "/kv/" + PercentCoding.encode(key) }

@@ -14,6 +14,11 @@ final class Node: Sendable {
     let batchConnections: NodeConnections
     let answerBudget = AnswerBudget(bytesMax: 256 << 20)
     let readers: ReaderPool
+    /// For pages of scans, so that they do not hold up reads of single keys.
+    let scanners = ReaderPool(threads: 2, waitingMax: 256)
+    /// For scans of what is not here.
+    let scanConnections: NodeConnections
+    let scansInFlight = ScansInFlight()
     /// For what reads or writes whole databases.
     let snapshotWork = ReaderPool(threads: 2, waitingMax: 16)
     let metrics: NodeMetrics
@@ -27,13 +32,14 @@ final class Node: Sendable {
 
     init(
         configuration: StorageNodeConfiguration, keeper: TopologyKeeper, peers: Peers,
-        batchConnections: NodeConnections, readers: ReaderPool
+        batchConnections: NodeConnections, scanConnections: NodeConnections, readers: ReaderPool
     ) {
         self.configuration = configuration
         self.keeper = keeper
         self.peers = peers
         self.batchConnections = batchConnections
         self.readers = readers
+        self.scanConnections = scanConnections
         self.metrics = NodeMetrics(views: keeper.views)
     }
 
@@ -64,6 +70,7 @@ final class Node: Sendable {
     /// Ends the threads; what runs on them is waited for.
     func stopThreads() async throws {
         try await readers.shutdown()
+        try await scanners.shutdown()
         try await snapshotWork.shutdown()
     }
 }

@@ -15,6 +15,7 @@ final class NodeHandler: HTTPHandler {
     /// What this event loop goes by.
     private var view: NodeView
     private let keys: KeyHandler
+    private let scans: ScanHandler
     private let replication: ReplicationHandler
     private let snapshots: SnapshotHandler
     private let admin: ShardAdminHandler
@@ -24,6 +25,7 @@ final class NodeHandler: HTTPHandler {
         self.node = node
         self.view = view
         keys = KeyHandler(node: node, view: view, eventLoop: eventLoop)
+        scans = ScanHandler(node: node, view: view, eventLoop: eventLoop)
         replication = ReplicationHandler(node: node, view: view)
         snapshots = SnapshotHandler(node: node, view: view)
         self.admin = ShardAdminHandler(admin: admin, view: view, eventLoop: eventLoop)
@@ -43,6 +45,7 @@ final class NodeHandler: HTTPHandler {
         guard view.generation > self.view.generation else { return }
         self.view = view
         keys.use(view)
+        scans.use(view)
         replication.use(view)
         snapshots.use(view)
         admin.use(view)
@@ -90,6 +93,7 @@ final class NodeHandler: HTTPHandler {
 
     private func handleOther(_ request: HTTPRequest, _ exchange: HTTPExchange) {
         if batches.handle(request, exchange) { return }
+        if ScanParameters.names(request) { return scans.handle(request, exchange) }
         if let target = SnapshotTarget(request.path) { return snapshots.handle(target, request, exchange) }
         if admin.handle(request, exchange) { return }
         if request.path.hasPrefix(ReplicationHandler.pathPrefix) { return replication.handle(request, exchange) }

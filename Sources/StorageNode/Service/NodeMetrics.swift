@@ -10,6 +10,7 @@ final class NodeMetrics: Sendable {
     let misses: Counter
     /// Reads that memory could not answer.
     let diskReads: Counter
+    let scans: Counter
     let writes: Counter
     /// Writes whose condition did not hold, and counters that could not be changed.
     let refusedWrites: Counter
@@ -34,6 +35,7 @@ final class NodeMetrics: Sendable {
         misses = registry.counter(reads, help: "Reads of keys, by outcome.", labels: ["outcome": "miss"])
         diskReads = registry.counter(
             "distribkv_disk_reads_total", help: "Reads that memory could not answer.")
+        scans = registry.counter("distribkv_scans_total", help: "Pages of scans that were asked for.")
         let writeFamily = "distribkv_writes_total"
         writes = registry.counter(writeFamily, help: "Writes of keys, by outcome.", labels: ["outcome": "done"])
         refusedWrites = registry.counter(

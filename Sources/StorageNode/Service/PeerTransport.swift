@@ -23,6 +23,7 @@ extension NodeConnectionsConfiguration {
         peers.connectTimeout = .seconds(1)
         return peers
     }
+
     /// Parts of batches, and their answers.
     static func batches(valueBytesMax: Int) -> NodeConnectionsConfiguration {
         var batches = NodeConnectionsConfiguration()
@@ -33,5 +34,14 @@ extension NodeConnectionsConfiguration {
             2 * Limits.batchBytesMax(valueBytesMax: valueBytesMax) + Limits.batchOperationsMax * 512
         batches.connectTimeout = .seconds(1)
         return batches
+    }
+
+    /// Pages of scans: a few at a time.
+    static func scans(recordBytesMax: Int) -> NodeConnectionsConfiguration {
+        var scans = NodeConnectionsConfiguration()
+        scans.connectionsPerNodeMax = 4
+        scans.waitersPerNodeMax = 64
+        scans.responseBodyBytesMax = max(recordBytesMax, 2 * ScanPaging.bytesMaxDefault)
+        return scans
     }
 }

@@ -5,7 +5,7 @@ import Synchronization
 
 /// Threads for reads that may touch the disk, with a bound on the reads that wait.
 final class ReaderPool: Sendable {
-    private let threads: NIOThreadPool
+    let threads: NIOThreadPool
     private let waitingMax: Int
     private let running = Atomic<Int>(0)
 

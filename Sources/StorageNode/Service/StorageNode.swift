@@ -61,20 +61,21 @@ public final class StorageNode: Service {
         let connections = NodeConnections(group: group, configuration: .peers)
         let batches = NodeConnections(
             group: group, configuration: .batches(valueBytesMax: configuration.storage.valueBytesMax))
+        let scans = NodeConnections(
+            group: group, configuration: .scans(recordBytesMax: configuration.scanRecordBytesMax))
+        let result: Result<Void, any Error>
         do {
-            try await run(blocking, group, connections, batches)
+            result = .success(try await run(blocking, group, connections, batches: batches, scans: scans))
         } catch {
-            await connections.shutdown()
-            await batches.shutdown()
-            throw error
+            result = .failure(error)
         }
-        await connections.shutdown()
-        await batches.shutdown()
+        for connections in [connections, batches, scans] { await connections.shutdown() }
+        try result.get()
     }
 
     private func run(
         _ blocking: NIOThreadPool, _ group: MultiThreadedEventLoopGroup, _ connections: NodeConnections,
-        _ batches: NodeConnections
+        batches: NodeConnections, scans: NodeConnections
     ) async throws {
         let start = NodeStart(configuration: configuration, connections: connections, blocking: blocking)
         let plan: NodeStart.Plan
@@ -87,6 +88,7 @@ public final class StorageNode: Service {
         let keeper = try await StorageNode.open(plan.topology, configuration, peers, blocking)
         let node = Node(
             configuration: configuration, keeper: keeper, peers: peers, batchConnections: batches,
+            scanConnections: scans,
             readers: ReaderPool(
                 threads: configuration.storage.readerThreads, waitingMax: configuration.storage.readerQueueMax))
         do {

@@ -3,6 +3,7 @@ public import Core
 public import Logging
 import Shard
 public import Sharding
+import Wire
 
 /// Everything a storage node needs to know to start.
 public struct StorageNodeConfiguration: Sendable {
@@ -23,6 +24,8 @@ public struct StorageNodeConfiguration: Sendable {
     public var replication: ReplicationSettings
     /// Writes of one shard that may wait for followers at once; one more is answered 503, and not made.
     public var ackWaitersMax = 16_384
+    /// The largest record that a scan hands out, in bytes.
+    var scanRecordBytesMax: Int { ScanFrame.bytes(key: Limits.keyBytesMax, value: storage.valueBytesMax) }
     /// When a leader begins a new term by itself.
     var termRenewal = TermRenewal.Limits()
     /// What the replicas take the time from.
