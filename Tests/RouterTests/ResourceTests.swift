@@ -78,7 +78,7 @@ import Wire
         await node.stop()
     }
 
-    @Test(arguments: ["/", "/kv", "/kvx", "/status/", "/healthzz", "/KV/a", "/topology.json"])
+    @Test(arguments: ["/", "/kvx", "/status/", "/healthzz", "/KV/a", "/topology.json"])
     func unknownPaths(target: String) async throws {
         try await withRouter(try topology([addresses(1)])) { client async throws in
             let response = try await client.send(.GET, target)

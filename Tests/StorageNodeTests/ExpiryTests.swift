@@ -56,6 +56,24 @@ import Wire
         }
     }
 
+    @Test func scansSayWhatIsLeftAndPassOverWhatIsGone() async throws {
+        try await withNode { client async throws in
+            #expect(try await client.put("/kv/a?ttl=1s", "1").status == 204)
+            #expect(try await client.put("/kv/b?ttl=2s", "2").status == 204)
+            let plain = try #require(try await client.put("/kv/c", "3").version)
+            time.pass(999)
+            let page = String(buffer: try await client.get("/kv").body).split(separator: "\n")
+            #expect(page.count == 3 && page[0].hasSuffix(#","ttl":"1ms"}"#) && page[1].hasSuffix(#","ttl":"1001ms"}"#))
+            #expect(page[2] == #"{"key":"c","value":"3","version":"\#(plain.hexDigits)"}"#)
+            time.pass(1)
+            let later = try await client.get("/kv?keys_only=true&limit=2")
+            #expect(String(buffer: later.body).hasPrefix(#"{"key":"b","version":""#))
+            #expect(later.field("kv-next") == nil)
+            time.pass(1_001)
+            #expect(String(buffer: try await client.get("/kv?reverse=true").body).split(separator: "\n").count == 1)
+        }
+    }
+
     @Test func aPlainPutTakesTheEndAwayAndACounterKeepsIt() async throws {
         try await withNode { client async throws in
             #expect(try await client.put("/kv/n?ttl=1m", "5").status == 204)

@@ -13,7 +13,9 @@ struct KV: AsyncParsableCommand {
               kv get greeting
               kv incr visits
               kv put photo --file photo.jpg
+              kv scan user/ --limit 20
               kv import packages.tsv
+              kv export backup.ndjson
               kv status
               kv failover shard-0 --to 127.0.0.1:7002
 
@@ -25,9 +27,9 @@ struct KV: AsyncParsableCommand {
             """,
         version: BuildInformation.version,
         subcommands: [
-            PutCommand.self, GetCommand.self, DeleteCommand.self, IncrementCommand.self, StatusCommand.self,
-            ImportCommand.self, TopologyCommand.self, FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self,
-            CompactCommand.self, CompletionCommand.self,
+            PutCommand.self, GetCommand.self, DeleteCommand.self, IncrementCommand.self, ScanCommand.self,
+            StatusCommand.self, ImportCommand.self, ExportCommand.self, TopologyCommand.self, FailoverCommand.self,
+            ReplicaCommand.self, VerifyCommand.self, CompactCommand.self, CompletionCommand.self,
         ])
 
     @OptionGroup var cluster: ClusterOptions

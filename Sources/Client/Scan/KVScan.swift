@@ -141,12 +141,11 @@ private struct ShardsReader {
     private mutating func load(
         _ shard: Int, from: [UInt8]?, isolation actor: isolated (any Actor)?
     ) async throws(KVError) {
-        if Task.isCancelled { throw KVError(.cancelled, "the scan was cancelled") }
         let coming = pages[shard] ?? fetcher.page(of: shard, from: from)
         pages[shard] = nil
         let page: ScanPage
         do {
-            page = try await coming.get()
+            page = try await fetcher.cancellable(coming)
         } catch {
             throw KVClient.kvError(error)
         }
@@ -174,13 +173,25 @@ private struct ShardPageFetcher: Sendable {
                 range: range, limit: limit, bytesMax: scan.client.scanPageBytes, keysOnly: scan.keysOnly))
     }
 
+    /// Waits for a page, or for the cancellation of the task: the request then ends by itself, at its deadline.
+    func cancellable(_ page: EventLoopFuture<ScanPage>) async throws -> ScanPage {
+        let promise = eventLoop.makePromise(of: ScanPage.self)
+        // The first of the two counts.
+        page.cascade(to: promise)
+        return try await withTaskCancellationHandler {
+            try await promise.futureResult.get()
+        } onCancel: {
+            promise.fail(KVError(.cancelled, "the scan was cancelled"))
+        }
+    }
+
     /// A record that is too large for a page; nil where it is gone.
     func whole(_ key: [UInt8], of shard: Int) async throws(KVError) -> KVRecord? {
         let request = ShardScanRequest(
             range: ScanRange(prefix: key), limit: 1, bytesMax: Int(Int32.max), keysOnly: scan.keysOnly)
         let page: ScanPage
         do {
-            page = try await fetch(shard, request).get()
+            page = try await cancellable(fetch(shard, request))
         } catch {
             throw KVClient.kvError(error)
         }
@@ -198,7 +209,7 @@ private struct ShardPageFetcher: Sendable {
             slot: shards[shard].slots[0].first, needsLeader: scan.options.consistency == .leader, minVersion: nil,
             patience: .nanoseconds(0))
         let (context, eventLoop) = (scan.client.context, eventLoop)
-        let deadline = NIODeadline.now() + scan.client.requestTimeout
+        let deadline = NIODeadline.now() + (scan.options.timeout ?? scan.client.requestTimeout)
         return eventLoop.flatSubmit {
             RoutedRequest.start(routed, deadline: deadline, context: context, on: eventLoop)
         }.flatMapThrowing { response in

@@ -29,7 +29,7 @@ public struct ShardScanPage: Sendable, Hashable {
 }
 
 extension ShardReplica {
-    /// A page of the records in `range`. Blocks.
+    /// A page of the records in `range`, without those that have expired. Blocks.
     ///
     /// Throws `KVError` as ``Database/scan(_:isLong:_:)`` does.
     /// - Parameter belongs: whether a key is the shard's; others are passed over.
@@ -37,7 +37,7 @@ extension ShardReplica {
         _ range: ScanRange, _ limits: ScanLimits, keysOnly: Bool, belongs: (UnsafeRawBufferPointer) -> Bool
     ) throws(KVError) -> ShardScanPage {
         let bounds = ScanBounds(lower: range.lower, upper: range.upper, isReverse: range.isReverse)
-        var builder = ShardScanBuilder(range, limits, keysOnly: keysOnly)
+        var builder = ShardScanBuilder(range, limits, keysOnly: keysOnly, now: expiries.now())
         try database.scan(bounds, isLong: limits.records > ShardScanBuilder.shortRecordsMax) { key, value in
             builder.take(key, value, belongs: belongs(key))
         }
@@ -55,20 +55,23 @@ private struct ShardScanBuilder {
     private let range: ScanRange
     private let limits: ScanLimits
     private let keysOnly: Bool
+    /// What has expired by then is not there; one moment for all of the page.
+    private let now: UInt64
     private(set) var result = ShardScanPage(page: ScanPage(frames: ByteBuffer(), next: nil))
     private var examined = 0
 
-    init(_ range: ScanRange, _ limits: ScanLimits, keysOnly: Bool) {
+    init(_ range: ScanRange, _ limits: ScanLimits, keysOnly: Bool, now: UInt64) {
         self.range = range
         self.limits = limits
         self.keysOnly = keysOnly
+        self.now = now
         result.page.frames.reserveCapacity(
             min(limits.bytes, limits.records * 64, ShardScanBuilder.reservedBytesMax))
     }
 
     /// - Returns: whether there is room for more.
     mutating func take(_ key: UnsafeRawBufferPointer, _ value: StoredValue, belongs: Bool) -> Bool {
-        guard belongs else { return passOver(key) }
+        guard belongs, !value.isExpired(at: now) else { return passOver(key) }
         let bytes = ScanFrame.bytes(key: key.count, value: keysOnly ? 0 : value.bytes.count)
         let isFull = result.page.frames.readableBytes + bytes > limits.bytes
         guard result.records < limits.records, !isFull || result.records == 0 else {
@@ -78,7 +81,8 @@ private struct ShardScanBuilder {
         }
         let content: ScanFrame.Content = isFull ? .oversized : keysOnly ? .keyOnly : .value(value.bytes)
         ScanFrame.write(
-            key: key, content, version: value.version, ttlMilliseconds: nil, into: &result.page.frames)
+            key: key, content, version: value.version, ttlMilliseconds: value.expiresMilliseconds.map { $0 - now },
+            into: &result.page.frames)
         result.records += 1
         result.newestVersion = max(result.newestVersion, value.version)
         guard isFull else { return passOver(key) }
