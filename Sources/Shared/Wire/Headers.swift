@@ -37,8 +37,6 @@ public enum MediaType {
     public static let ndjson = "application/x-ndjson"
     public static let bytes = "application/octet-stream"
     public static let logFrames = "application/vnd.distribkv.log-frames"
-    /// Lines of JSON, one object each.
-    public static let ndjson = "application/x-ndjson"
     /// ``ScanFrame``s.
     public static let scanFrames = "application/vnd.distribkv.scan-frames"
 }
