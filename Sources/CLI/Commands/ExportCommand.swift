@@ -79,7 +79,7 @@ struct ExportCommand: AsyncParsableCommand {
             }
             try await write(counts, seconds: seconds)
         case .failure(let error):
-            let left = file == "-" ? "what was written is incomplete" : "\(file) is as it was"
+            let left = file == "-" ? "what was written is incomplete" : "nothing was written to \(file)"
             guard error.code != .cancelled else {
                 throw CommandFailure(status: .interrupted, message: "interrupted; \(left)")
             }
