@@ -7,9 +7,13 @@ import Wire
 extension KVClient {
     /// Sends a request to one node, and to where it redirects, and returns the successful answer.
     ///
-    /// Nothing is tried again. Where the answer shows a newer topology, ``topology()`` has it afterwards. Throws `KVError`: what the node says where it refuses, `.unavailable` or `.timedOut`
-    /// where it does not answer; then it may have done what was asked.
-    /// - Parameter timeout: for each node that is asked.
+    /// Nothing is tried again. Where the answer shows a newer topology, ``topology()`` has it afterwards. Throws
+    /// `KVError`: what the node says where it refuses, `.unavailable` or `.timedOut` where it does not answer; then it may
+    /// have done what was asked.
+    /// - Parameters:
+    ///   - node: who is asked first.
+    ///   - request: with a path of the node's own, such as `/status`.
+    ///   - timeout: for each node that is asked.
     public func ask(
         _ node: NodeAddress, _ request: NodeRequest, timeout: TimeAmount
     ) async throws(KVError) -> NodeResponse {

@@ -50,7 +50,7 @@ public struct KVWrite: Sendable, Hashable {
 /// answers. Where a change of leader has lost that, one read fails with `versionUnknown`, and the session goes on
 /// without it. It is noticed as long as nothing newer than the lost version has been written to the shard.
 ///
-/// Call ``shutdown()`` when done with it.
+/// Call ``shutdown(finishingWithin:)`` when done with it.
 public final class KVClient: Sendable {
     /// The connections under it, for requests to one node (`/status`).
     public let connections: NodeConnections
@@ -62,6 +62,7 @@ public final class KVClient: Sendable {
 
     /// - Parameters:
     ///   - seeds: routers or nodes, at least one; see ``SeedList``.
+    ///   - configuration: limits, time limits and how it routes.
     ///   - group: carries connections and requests.
     public init(
         seeds: [NodeAddress], configuration: KVClientConfiguration = .init(),

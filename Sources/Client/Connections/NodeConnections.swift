@@ -35,7 +35,9 @@ public final class NodeConnections: Sendable {
     private let group: any EventLoopGroup
     private let pools: [ObjectIdentifier: NIOLoopBoundBox<LoopPool>]
 
-    /// - Parameter group: its event loops carry the connections; the server's own for a proxy.
+    /// - Parameters:
+    ///   - group: its event loops carry the connections; the server's own for a proxy.
+    ///   - configuration: limits and time limits.
     public init(group: any EventLoopGroup, configuration: NodeConnectionsConfiguration = .init()) {
         precondition(configuration.connectionsPerNodeMax > 0 && configuration.pipeliningDepthMax > 0)
         self.group = group
@@ -52,6 +54,8 @@ public final class NodeConnections: Sendable {
     /// Fails with ``NodeFailure``. On an event loop of the group it stays on that loop when called there; for an event
     /// loop of another group a loop of this one carries the request.
     /// - Parameters:
+    ///   - request: what is sent.
+    ///   - address: the node it is sent to.
     ///   - eventLoop: completes the future.
     ///   - deadline: when the request fails with `timedOut`, wherever it is then.
     public func execute(
@@ -91,6 +95,7 @@ public final class NodeConnections: Sendable {
     /// may still come.
     /// - Parameters:
     ///   - response: what ``execute(_:to:on:deadline:)`` returned.
+    ///   - address: the node that it was sent to.
     ///   - eventLoop: the one it was given, of this group.
     public func cancel(_ response: EventLoopFuture<NodeResponse>, to address: NodeAddress, on eventLoop: any EventLoop)
     {
