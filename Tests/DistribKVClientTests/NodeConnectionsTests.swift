@@ -3,6 +3,7 @@ import DistribKVClient
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import Synchronization
 import TestSupport
 import Testing
 
@@ -44,6 +45,41 @@ private func failure(of future: EventLoopFuture<NodeResponse>) async throws -> N
 }
 
 @Suite struct NodeConnectionsTests {
+    /// Half of an answer holds its bytes; they are given back when it ends, and when its connection breaks.
+    @Test func answersOnTheirWayAreBounded() async throws {
+        let half = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n" + String(repeating: "a", count: 700)
+        let server = try await ScriptedServer.start { request in
+            request.target == "/half" ? .raw(half) : .answer(.init(200, body: String(repeating: "b", count: 700)))
+        }
+        try await withConnections {
+            $0.responseBodyBytesMax = 1_000
+            $0.responseBodiesBytesMax = 1_000
+        } _: { connections, loop in
+            var seen = 0
+            while seen < 3 {
+                let slow = connections.execute(
+                    get("/half"), to: server.address, on: loop, deadline: .now() + .milliseconds(500))
+                let ended = Mutex(false)
+                slow.whenComplete { _ in ended.withLock { $0 = true } }
+                // Until the half is there, others fit; from then on none does.
+                var refusal: NodeFailure?
+                while refusal == nil, !ended.withLock({ $0 }) {
+                    let other = connections.execute(get("/whole"), to: server.address, on: loop, deadline: ample)
+                    do { _ = try await other.get() } catch { refusal = error as? NodeFailure }
+                }
+                let ending = try await failure(of: slow)
+                #expect(ending.error.code == .timedOut)
+                guard refusal != nil else { continue }  // It came too late on a busy machine.
+                seen += 1
+                #expect(refusal?.error.code == .overloaded && refusal?.delivery == .possiblySent)
+                let next = connections.execute(get("/whole"), to: server.address, on: loop, deadline: ample)
+                let size = try await next.get().body.readableBytes
+                #expect(size == 700)
+            }
+        }
+        try await server.stop()
+    }
+
     @Test func aRequestArrivesAsItWasGivenAndItsAnswerToo() async throws {
         let server = try await ScriptedServer.start { _ in
             .answer(.init(200, [("kv-version", "00000000000000ff"), ("kv-epoch", "7")], body: "value"))

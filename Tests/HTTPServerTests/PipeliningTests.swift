@@ -242,9 +242,7 @@ final class Rig {
         channel = EmbeddedChannel()
         handler = Recorder(deferring: deferring)
         loop = HTTPLoop(eventLoop: channel.eventLoop, loops: 1, configuration: configuration, handler: handler)
-        try channel.pipeline.syncOperations.addHandler(
-            ByteToMessageHandler(LimitedRequestDecoder(configuration: configuration)))
-        try channel.pipeline.syncOperations.addHandler(HTTPConnectionHandler(loop: loop))
+        try loop.serve(channel)
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
     }
 

@@ -26,6 +26,7 @@ final class NodeConnection: ChannelInboundHandler {
     private let channel: any Channel
     private let pipeliningDepthMax: Int
     private let responseBodyBytesMax: Int
+    private let responses: ResponseBudget
     private let idleTimeout: TimeAmount
     /// nil until the connection is made, and after it is closed.
     private var pool: NodePool?
@@ -50,13 +51,14 @@ final class NodeConnection: ChannelInboundHandler {
 
     init(
         address: NodeAddress, encoding: RequestEncoding, channel: any Channel, pipeliningDepthMax: Int,
-        responseBodyBytesMax: Int, idleTimeout: TimeAmount
+        responseBodyBytesMax: Int, responses: ResponseBudget, idleTimeout: TimeAmount
     ) {
         self.address = address
         self.encoding = encoding
         self.channel = channel
         self.pipeliningDepthMax = pipeliningDepthMax
         self.responseBodyBytesMax = responseBodyBytesMax
+        self.responses = responses
         self.idleTimeout = idleTimeout
         self.output = channel.allocator.buffer(capacity: 1_024)
     }
@@ -161,6 +163,11 @@ extension NodeConnection {
 
     private func append(_ bytes: ByteBuffer) {
         guard exchanges.first?.promise != nil else { return }
+        guard responses.take(bytes.readableBytes) else {
+            failFirst(KVError(.overloaded, "too many bytes of answers are on their way here: try again later"))
+            return terminate(
+                KVError(.unavailable, "the connection to \(address) was closed: there was no room for its answer"))
+        }
         if responseBody == nil {
             responseBody = bytes
         } else {
@@ -179,7 +186,7 @@ extension NodeConnection {
         let response = NodeResponse(
             status: Int(head.status.code), headers: head.headers, body: responseBody ?? Self.noBytes)
         responseHead = nil
-        responseBody = nil
+        dropBody()
         if exchange.promise != nil { awaited -= 1 }
         if !head.isKeepAlive {
             // RFC 9112 section 9.6: the node processes no request after the one it answered with `close`.
@@ -228,7 +235,7 @@ extension NodeConnection {
         let failed = exchanges
         let flushedCount = failed.count - unflushed
         exchanges = CircularBuffer()
-        responseBody = nil
+        dropBody()
         awaited = 0
         unflushed = 0
         let pool = self.pool
@@ -254,6 +261,11 @@ extension NodeConnection {
         if awaited == 0 { terminate(reason) }
         promise.fail(NodeFailure(address: address, delivery: isFlushed ? .possiblySent : .notSent, error: reason))
         return true
+    }
+
+    private func dropBody() {
+        responses.giveBack(responseBody?.readableBytes ?? 0)
+        responseBody = nil
     }
 
     private func failFirst(_ error: KVError) {

@@ -15,6 +15,9 @@ public struct NodeConnectionsConfiguration: Sendable {
     public var responseBodyBytesMax = Limits.valueBytesMaxDefault + recordOverheadBytes
     /// What a record of a scan has beside its value: its key and its frame.
     private static let recordOverheadBytes = 64 << 10
+    /// Bytes of response bodies that are held while they arrive, per event loop; at least one of the largest fits. The
+    /// response that does not fit fails with `overloaded`, and its connection is closed.
+    public var responseBodiesBytesMax = 256 << 20
     public var connectTimeout = TimeAmount.seconds(2)
     /// A connection without a request is closed after this; shorter than the servers' own idle timeout, so that
     /// a request seldom meets a connection that the server is closing.
@@ -135,12 +138,15 @@ public final class NodeConnections: Sendable {
 final class LoopPool {
     private let eventLoop: any EventLoop
     private let configuration: NodeConnectionsConfiguration
+    private let responses: ResponseBudget
     private var nodes: [NodeAddress: NodePool] = [:]
     private var isShutDown = false
 
     init(eventLoop: any EventLoop, configuration: NodeConnectionsConfiguration) {
         self.eventLoop = eventLoop
         self.configuration = configuration
+        responses = ResponseBudget(
+            bytesMax: max(configuration.responseBodiesBytesMax, configuration.responseBodyBytesMax))
     }
 
     func execute(
@@ -155,7 +161,8 @@ final class LoopPool {
         }
         let pending = PendingRequest(request: request, deadline: deadline, promise: promise)
         if let pool = nodes[address] { return pool.execute(pending) }
-        let pool = NodePool(address: address, eventLoop: eventLoop, configuration: configuration)
+        let pool = NodePool(
+            address: address, eventLoop: eventLoop, configuration: configuration, responses: responses)
         // A node that left the topology must not leave its empty pool behind.
         pool.whenEmpty = { [weak self] in self?.nodes[address] = nil }
         nodes[address] = pool

@@ -12,6 +12,7 @@ final class NodePool {
     private let eventLoop: any EventLoop
     private let configuration: NodeConnectionsConfiguration
     private let encoding: RequestEncoding
+    private let responses: ResponseBudget
     /// Called when there is neither a connection nor a request left.
     var whenEmpty: () -> Void = {}
 
@@ -23,10 +24,14 @@ final class NodePool {
     private var waiterTimer: (deadline: NIODeadline, task: Scheduled<Void>)?
     private var isShutDown = false
 
-    init(address: NodeAddress, eventLoop: any EventLoop, configuration: NodeConnectionsConfiguration) {
+    init(
+        address: NodeAddress, eventLoop: any EventLoop, configuration: NodeConnectionsConfiguration,
+        responses: ResponseBudget
+    ) {
         self.address = address
         self.eventLoop = eventLoop
         self.configuration = configuration
+        self.responses = responses
         self.encoding = RequestEncoding(address: address)
     }
 
@@ -108,6 +113,7 @@ extension NodePool {
         connecting += 1
         let (depth, bodyMax) = (configuration.pipeliningDepthMax, configuration.responseBodyBytesMax)
         let (idleTimeout, encoding, address) = (configuration.idleTimeout, encoding, address)
+        let responses = NIOLoopBound(responses, eventLoop: eventLoop)
         let bootstrap = ClientBootstrap(group: eventLoop)
             .connectTimeout(configuration.connectTimeout)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
@@ -115,7 +121,7 @@ extension NodePool {
                 channel.eventLoop.makeCompletedFuture {
                     let connection = NodeConnection(
                         address: address, encoding: encoding, channel: channel, pipeliningDepthMax: depth,
-                        responseBodyBytesMax: bodyMax, idleTimeout: idleTimeout)
+                        responseBodyBytesMax: bodyMax, responses: responses.value, idleTimeout: idleTimeout)
                     try channel.pipeline.syncOperations.addHandlers(
                         RequestByteSink(), ByteToMessageHandler(HTTPResponseDecoder()), connection)
                 }

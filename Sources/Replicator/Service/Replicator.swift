@@ -5,6 +5,7 @@ import NIOCore
 import NIOPosix
 import Observability
 public import ServiceLifecycle
+import ServiceSupport
 public import Sharding
 import Synchronization
 import UnixSignals
@@ -73,14 +74,20 @@ public final class Replicator: Service {
         try await group.shutdownGracefully()
     }
 
+    /// Who asks a replicator asks for its status.
+    private static let connectionsMax = 1_024
+    /// Connections to nodes, and those of clients that are being refused.
+    private static let reservedDescriptors = 2_048
+
     private func serve(on group: MultiThreadedEventLoopGroup) async throws {
         let handler = ReplicatorHandler(engine: engine, version: configuration.version, metrics: metrics)
+        var limits = HTTPServerConfiguration(host: configuration.listen.host, port: configuration.listen.port)
+        let room = ConnectionRoom(wanted: Replicator.connectionsMax, reserved: Replicator.reservedDescriptors)
+        limits.connectionsMax = room.connectionsMax
+        if let warning = room.warning { configuration.logger.warning("\(warning)") }
         let server: HTTPServer
         do {
-            server = try await HTTPServer.start(
-                configuration: HTTPServerConfiguration(
-                    host: configuration.listen.host, port: configuration.listen.port),
-                group: group, makeHandler: { _ in handler })
+            server = try await HTTPServer.start(configuration: limits, group: group, makeHandler: { _ in handler })
         } catch {
             throw KVError(
                 .unavailable, "cannot listen on \(configuration.listen): choose another --listen address", cause: error)

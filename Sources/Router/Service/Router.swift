@@ -66,6 +66,9 @@ public final class Router: Service {
     /// Values in the answers of batches, together.
     private static let batchAnswerBytesMax = 256 << 20
 
+    /// Connections to nodes, and those of clients that are being refused.
+    private static let reservedDescriptors = 2_048
+
     private static func start(
         _ configuration: RouterConfiguration, group: MultiThreadedEventLoopGroup
     ) async throws -> Router {
@@ -101,10 +104,13 @@ public final class Router: Service {
             cluster.subscribe(on: eventLoop) { bound.value.use($0) }
             return handler
         }
+        var limits = HTTPServerConfiguration(configuration)
+        let room = ConnectionRoom(wanted: limits.connectionsMax, reserved: reservedDescriptors)
+        limits.connectionsMax = room.connectionsMax
+        if let warning = room.warning { configuration.logger.warning("\(warning)") }
         let server: HTTPServer
         do {
-            server = try await HTTPServer.start(
-                configuration: .init(configuration), group: group, makeHandler: makeHandler)
+            server = try await HTTPServer.start(configuration: limits, group: group, makeHandler: makeHandler)
         } catch {
             cluster.close()
             throw KVError(.unavailable, "cannot listen on \(configuration.listen): \(error)", cause: nil)
@@ -205,6 +211,7 @@ extension NodeConnectionsConfiguration {
     fileprivate static func proxy(_ configuration: RouterConfiguration) -> NodeConnectionsConfiguration {
         var proxy = NodeConnectionsConfiguration()
         proxy.responseBodyBytesMax = configuration.valueBytesMax
+        proxy.responseBodiesBytesMax = configuration.bufferedBodyBytesMax / max(1, configuration.threads)
         return proxy
     }
 }

@@ -7,11 +7,15 @@ import NIOCore
 struct AnswerQueue {
     struct Slot {
         let isHead: Bool
+        /// Nothing was done for the request that a refusal now would hide.
+        let isRead: Bool
         let keepAlive: Bool
         /// HTTP/1.0 peers close unless they are told.
         let saysKeepAlive: Bool
-        /// Of the loop's budget for bodies, given back with the answer.
+        /// Of the loop's budget for request bodies, given back with the answer.
         let reservedBytes: Int
+        /// Of the loop's budget for answers; of one that waits for its turn.
+        var reservedAnswerBytes = 0
         var answer: Answer?
     }
 
@@ -52,6 +56,9 @@ struct AnswerQueue {
         set { slots[slots.index(slots.startIndex, offsetBy: offset)] = newValue }
     }
 
-    /// Bytes reserved by what is still unanswered.
+    /// Bytes of request bodies reserved by what is still unanswered.
     var reservedBytes: Int { slots.reduce(0) { $0 + $1.reservedBytes } }
+
+    /// Bytes of answers reserved by those that wait for their turn.
+    var reservedAnswerBytes: Int { slots.reduce(0) { $0 + $1.reservedAnswerBytes } }
 }

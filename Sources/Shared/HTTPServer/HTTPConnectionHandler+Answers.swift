@@ -9,13 +9,13 @@ extension HTTPConnectionHandler {
     /// An output buffer up to this size is used again; larger ones would add up over idle connections.
     private static let outputBytesKept = 4_096
 
-    func respond(sequence: UInt64, _ response: HTTPResponse) {
+    func respond(sequence: UInt64, _ response: HTTPResponse, mayRefuse: Bool = true) {
         let hasContent = response.status != 204 && response.status != 304
         let separate = response.body.readableBytes >= HTTPConnectionHandler.separateBodyBytesMin
         respond(
             sequence: sequence, status: response.status,
             contentLength: hasContent ? response.body.readableBytes : nil,
-            separateBody: hasContent && separate ? response.body : nil
+            separateBody: hasContent && separate ? response.body : nil, mayRefuse: mayRefuse
         ) { buffer in
             buffer.writeFields(response.headers)
         } body: { buffer in
@@ -24,15 +24,28 @@ extension HTTPConnectionHandler {
     }
 
     func respond(
-        sequence: UInt64, status: Int, contentLength: Int?, separateBody: ByteBuffer? = nil,
+        sequence: UInt64, status: Int, contentLength: Int?, separateBody: ByteBuffer? = nil, mayRefuse: Bool = true,
         fields: (inout ByteBuffer) -> Void, body: (inout ByteBuffer) -> Void
     ) {
         guard context != nil, let turn = owed.turn(of: sequence) else { return }
+        var bytes = contentLength ?? 0
+        var reserved = 0
+        // Small ones that leave at once are bounded by what gathers, and by the channel's write buffer.
+        if turn > 0 || bytes >= HTTPConnectionHandler.separateBodyBytesMin {
+            let slot = owed[turn]
+            if slot.isHead { bytes = 0 }
+            guard loop.reserveAnswer(bytes, isRefusable: slot.isRead && mayRefuse) else {
+                return respond(sequence: sequence, loop.handler.response(to: .overloaded), mayRefuse: false)
+            }
+            reserved = bytes
+        }
+        expectedAnswerBytes = max(bytes, expectedAnswerBytes - expectedAnswerBytes >> 3)
         if turn == 0 {
             let wasCorked = corked
             corked = true
             let slot = leaveQueue()
             let closes = isLast(slot)
+            outputReservedBytes += reserved
             writeHead(status, contentLength, into: &output, fields: fields)
             output.writeEndOfHead(closes: closes, saysKeepAlive: slot.saysKeepAlive)
             if let contentLength, !slot.isHead {
@@ -50,6 +63,7 @@ extension HTTPConnectionHandler {
                 if let separateBody { content = separateBody } else { content.writeContent(contentLength, body) }
             }
             owed[turn].answer = AnswerQueue.Answer(head: head, body: content)
+            owed[turn].reservedAnswerBytes = reserved
         }
         if !corked, !loop.defersSending(of: self) { sendAnswers() }
     }
@@ -88,6 +102,7 @@ extension HTTPConnectionHandler {
         while !answeredLast, let answer = owed.first?.answer {
             let slot = leaveQueue()
             let closes = isLast(slot)
+            outputReservedBytes += slot.reservedAnswerBytes
             output.writeImmutableBuffer(answer.head)
             output.writeEndOfHead(closes: closes, saysKeepAlive: slot.saysKeepAlive)
             if answer.body.readableBytes < HTTPConnectionHandler.separateBodyBytesMin {
@@ -118,8 +133,9 @@ extension HTTPConnectionHandler {
             return
         }
         unflushed = false
+        let sent = promiseOfReservedBytes()
         var bytes = takeOutput()
-        context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
+        context.writeAndFlush(wrapOutboundOut(bytes), promise: sent)
         // Mostly the socket has taken all of it by now, and the memory serves the next answer.
         if output.capacity == 0, bytes.capacity <= HTTPConnectionHandler.outputBytesKept {
             bytes.clear()
@@ -137,7 +153,18 @@ extension HTTPConnectionHandler {
     private func passOn() {
         guard output.readableBytes > 0, let context else { return }
         unflushed = true
-        context.write(wrapOutboundOut(takeOutput()), promise: nil)
+        let sent = promiseOfReservedBytes()
+        context.write(wrapOutboundOut(takeOutput()), promise: sent)
+    }
+
+    /// Gives what the output holds of the loop's budget back once the socket has the bytes, or is gone; nil for nothing.
+    private func promiseOfReservedBytes() -> EventLoopPromise<Void>? {
+        guard outputReservedBytes > 0, let context else { return nil }
+        let (loop, count) = (loop, outputReservedBytes)
+        outputReservedBytes = 0
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete { _ in loop.releaseAnswer(count) }
+        return promise
     }
 
     private func passOnIfLarge() {
@@ -145,8 +172,14 @@ extension HTTPConnectionHandler {
     }
 
     private func pass(_ body: ByteBuffer) {
+        let reserved = outputReservedBytes
+        outputReservedBytes = 0
         passOn()
-        context?.write(wrapOutboundOut(body), promise: nil)
+        outputReservedBytes = reserved
+        let sent = promiseOfReservedBytes()
+        guard let context else { return }
+        unflushed = true
+        context.write(wrapOutboundOut(body), promise: sent)
     }
 
     func sendContinueIfNext() {

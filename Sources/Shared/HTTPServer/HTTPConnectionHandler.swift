@@ -38,6 +38,10 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     var arrivals = CircularBuffer<Arrival>(initialCapacity: 1)
     var owed = AnswerQueue()
     var output = ByteBuffer()
+    /// Of the loop's budget for answers, held by what is in `output`.
+    var outputReservedBytes = 0
+    /// About what an answer of this connection takes: the largest of late.
+    var expectedAnswerBytes = 0
     /// While true, answers gather in `output`; whoever set it sends them.
     var corked = false
     /// A large body was passed on and not flushed.
@@ -52,7 +56,7 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     var answeredLast = false
     private var closing = Closing.no
     var lastActivity: NIODeadline
-    private var pendingBytesSeen = 0
+    private var readingPace: ReadingPace
     /// Is in the loop's list of connections whose answers go out at the end of the batch.
     var isInBatch = false
 
@@ -60,6 +64,7 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         self.loop = loop
         self.isRefused = isRefused
         self.lastActivity = loop.now
+        self.readingPace = ReadingPace(now: loop.now)
     }
 
     var closed: EventLoopFuture<Void>? { context?.channel.closeFuture }
@@ -92,6 +97,8 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         accepting = false
         loop.remove(self)
         loop.release(incoming.reservedBytes + owed.reservedBytes)
+        loop.releaseAnswer(owed.reservedAnswerBytes + outputReservedBytes)
+        outputReservedBytes = 0
         for case .request(_, let slot) in arrivals { loop.release(slot.reservedBytes) }
         incoming = IncomingRequest()
         owed = AnswerQueue()
@@ -201,7 +208,7 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
             method: head.method, target: incoming.target(of: head), headers: head.headers, body: incoming.body)
         let keepAlive = head.isKeepAlive && !incoming.offersUpgrade && !loop.draining && !bodyFollows
         let slot = AnswerQueue.Slot(
-            isHead: request.method == .HEAD, keepAlive: keepAlive,
+            isHead: request.method == .HEAD, isRead: request.method == .GET, keepAlive: keepAlive,
             saysKeepAlive: keepAlive && head.version.minor == 0, reservedBytes: incoming.reservedBytes)
         incoming = IncomingRequest()
         accepting = keepAlive
@@ -211,7 +218,8 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     /// The request now arriving is refused: its answer is the last one of this connection.
     private func refuse(_ rejection: HTTPRejection) {
         let slot = AnswerQueue.Slot(
-            isHead: incoming.head?.method == .HEAD, keepAlive: false, saysKeepAlive: false, reservedBytes: 0)
+            isHead: incoming.head?.method == .HEAD, isRead: false, keepAlive: false, saysKeepAlive: false,
+            reservedBytes: 0)
         loop.release(incoming.reservedBytes)
         incoming = IncomingRequest()
         continueWanted = false
@@ -229,6 +237,7 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
 
     private var mayDispatch: Bool {
         isWritable && owed.count < loop.configuration.pipelinedRequestsMax && !answeredLast
+            && (owed.count * expectedAnswerBytes < loop.configuration.connectionAnswerBytesMax || owed.isEmpty)
     }
 
     private var mayRead: Bool {
@@ -285,25 +294,25 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
 
     func checkDeadlines() {
         let configuration = loop.configuration
+        if isWritable { readingPace.reset(now: loop.now) } else { noteReading() }
         if case .lingering(let since) = closing {
             if loop.now - since > configuration.lingerTime { abort() }
         } else if incoming.head != nil, mayRead {
             guard !continueWanted, incoming.isLate(now: loop.now, timeout: configuration.requestTimeout) else { return }
             refuse(.timedOut)
             sendAnswers()
-        } else if !isWritable || (owed.isEmpty && arrivals.isEmpty) {
-            noteProgress()
+        } else if !isWritable {
+            if readingPace.isTooSlow(now: loop.now, credit: configuration.idleTimeout) { abort() }
+        } else if owed.isEmpty, arrivals.isEmpty {
             if loop.now - lastActivity > configuration.idleTimeout { abort() }
         }
     }
 
-    /// A peer that reads a long answer slowly is not idle.
-    private func noteProgress() {
+    private func noteReading() {
         guard let options = context?.channel.syncOptions,
             let pending = try? options.getOption(.bufferedWritableBytes)  // Only sockets know; others have none.
         else { return }
-        if pending < pendingBytesSeen { lastActivity = loop.now }
-        pendingBytesSeen = pending
+        readingPace.note(pendingBytes: pending, now: loop.now)
     }
 
     func drain() { sendAnswers() }

@@ -1,14 +1,14 @@
-import NIOCore
+package import NIOCore
 
 /// What the connections of one event loop share: the handler, the clock, the date field, the byte budget.
 ///
 /// Belongs to its event loop; nothing in it is synchronised.
-final class HTTPLoop {
+package final class HTTPLoop {
     let eventLoop: any EventLoop
     let configuration: HTTPServerConfiguration
     let handler: any HTTPHandler
-    private let bufferedBodyBytesMax: Int
-    private var bufferedBodyBytes = 0
+    private var bodies: ByteBudget
+    private var answers: ByteBudget
     private var connections: [ObjectIdentifier: HTTPConnectionHandler] = [:]
     private var batching = false
     private var sendingIsScheduled = false
@@ -21,15 +21,27 @@ final class HTTPLoop {
     private(set) var dateField: [UInt8]
     private(set) var draining = false
 
-    init(
+    package init(
         eventLoop: any EventLoop, loops: Int, configuration: HTTPServerConfiguration, handler: any HTTPHandler
     ) {
         self.eventLoop = eventLoop
         self.configuration = configuration
         self.handler = handler
-        self.bufferedBodyBytesMax = configuration.bufferedBodyBytesMax / loops
+        self.bodies = ByteBudget(max: configuration.bufferedBodyBytesMax / loops)
+        self.answers = ByteBudget(max: configuration.bufferedAnswerBytesMax / loops)
         self.now = eventLoop.now
         self.dateField = HTTPDate.field(secondsSinceEpoch: HTTPDate.wallSeconds())
+    }
+
+    /// Makes `channel` a connection of this loop: the decoder, and behind it the handler.
+    /// - Parameter isRefused: over the limit of connections: answered 503 whatever it asks.
+    package func serve(_ channel: any Channel, isRefused: Bool = false) throws {
+        let decoder = ByteToMessageHandler(
+            LimitedRequestDecoder(configuration: configuration),
+            maximumBufferSize: LimitedRequestDecoder.bufferedBytesMax(configuration))
+        let pipeline = channel.pipeline.syncOperations
+        try pipeline.addHandler(decoder)
+        try pipeline.addHandler(HTTPConnectionHandler(loop: self, isRefused: isRefused))
     }
 
     /// Starts the regular look at deadlines; ``stop()`` ends it.
@@ -54,16 +66,18 @@ final class HTTPLoop {
     func remove(_ connection: HTTPConnectionHandler) { connections[ObjectIdentifier(connection)] = nil }
 
     /// Takes `count` bytes of the budget for request bodies; false where it is used up.
-    func reserve(_ count: Int) -> Bool {
-        // A single body over this loop's share still passes when nothing else is held.
-        guard count == 0 || bufferedBodyBytes == 0 || bufferedBodyBytes + count <= bufferedBodyBytesMax else {
-            return false
-        }
-        bufferedBodyBytes += count
-        return true
+    package func reserve(_ count: Int) -> Bool { bodies.reserve(count) }
+
+    func release(_ count: Int) { bodies.release(count) }
+
+    /// Takes `count` bytes of the budget for answers; false where it is used up and `isRefusable`.
+    package func reserveAnswer(_ count: Int, isRefusable: Bool) -> Bool {
+        if answers.reserve(count) { return true }
+        if !isRefusable { answers.overdraw(count) }
+        return !isRefusable
     }
 
-    func release(_ count: Int) { bufferedBodyBytes -= count }
+    func releaseAnswer(_ count: Int) { answers.release(count) }
 
     func batchingAnswers(_ body: () -> Void) {
         guard !batching else { return body() }
@@ -126,4 +140,24 @@ final class HTTPLoop {
     func closeAll() {
         for connection in Array(connections.values) { connection.abort() }
     }
+}
+
+/// Bytes that may be held in memory, and those that are.
+private struct ByteBudget {
+    let max: Int
+    private var used = 0
+
+    init(max: Int) { self.max = max }
+
+    /// False where `count` bytes more are too many.
+    mutating func reserve(_ count: Int) -> Bool {
+        // Something larger than the whole budget still passes when nothing else is held.
+        guard count == 0 || used == 0 || used + count <= max else { return false }
+        used += count
+        return true
+    }
+
+    mutating func overdraw(_ count: Int) { used += count }
+
+    mutating func release(_ count: Int) { used -= count }
 }

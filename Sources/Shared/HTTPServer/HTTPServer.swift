@@ -17,9 +17,15 @@ public struct HTTPServerConfiguration: Sendable {
     public var headerFieldsMax = 256
     /// Bytes of request bodies held in memory at once, over all connections; a body that does not fit is answered 503.
     public var bufferedBodyBytesMax = 256 << 20
+    /// Bytes of answers held in memory at once, over all connections: those that wait for their turn, and from 32 KiB
+    /// on those that their peer has not taken yet. An answer to a GET that does not fit is given as 503 instead.
+    public var bufferedAnswerBytesMax = 256 << 20
+    /// What the answers of one connection may come to, reckoned by its largest ones, before its next request waits.
+    public var connectionAnswerBytesMax = 32 << 20
     /// A body that has not arrived whole this long after its head, plus a second for each 64 KiB, is answered 408.
     public var requestTimeout = TimeAmount.seconds(30)
-    /// A connection that has not sent a whole head for this long, or does not read its answers, is closed.
+    /// A connection that has not sent a whole head for this long, or takes its answers more
+    /// slowly than 64 KiB a second for as long in all, is closed.
     public var idleTimeout = TimeAmount.seconds(75)
     /// How long a connection is still read after its last answer, for a peer that has not done sending.
     var lingerTime = TimeAmount.seconds(2)
@@ -150,12 +156,6 @@ private final class OpenConnections: Sendable {
         guard !loop.draining, number - OpenConnections.refusedConnectionsMax <= configuration.connectionsMax else {
             throw ChannelError.ioOnClosedChannel  // Closes it.
         }
-        let decoder = ByteToMessageHandler(
-            LimitedRequestDecoder(configuration: configuration),
-            maximumBufferSize: LimitedRequestDecoder.bufferedBytesMax(configuration))
-        let pipeline = channel.pipeline.syncOperations
-        try pipeline.addHandler(decoder)
-        try pipeline.addHandler(
-            HTTPConnectionHandler(loop: loop, isRefused: number > configuration.connectionsMax))
+        try loop.serve(channel, isRefused: number > configuration.connectionsMax)
     }
 }

@@ -7,6 +7,7 @@ import Logging
 import NIOCore
 import NIOPosix
 public import ServiceLifecycle
+import ServiceSupport
 import Shard
 import Sharding
 import UnixSignals
@@ -122,6 +123,9 @@ public final class StorageNode: Service {
 
     // MARK: Serving
 
+    /// Table files, files of snapshots and logs, peers, and connections that are being refused.
+    private static let reservedDescriptors = SharedResources.Options().openFilesMax + 1_024
+
     private static func serve(
         _ node: Node, _ join: ClusterJoin?, _ connections: NodeConnections, _ group: MultiThreadedEventLoopGroup,
         _ blocking: NIOThreadPool, onStart: @Sendable (NodeAddress) -> Void
@@ -129,12 +133,15 @@ public final class StorageNode: Service {
         let configuration = node.configuration
         let admin = ShardAdmin(node: node)
         let question = try await admin.spreading.holdUntilAsked()
+        var limits = HTTPServerConfiguration(host: configuration.listen.host, port: configuration.listen.port)
+        let room = ConnectionRoom(wanted: limits.connectionsMax, reserved: reservedDescriptors)
+        limits.connectionsMax = room.connectionsMax
+        if let warning = room.warning { configuration.logger.warning("\(warning)") }
         let server: HTTPServer
         do {
-            server = try await HTTPServer.start(
-                configuration: HTTPServerConfiguration(
-                    host: configuration.listen.host, port: configuration.listen.port), group: group
-            ) { NodeHandler.make(node: node, admin: admin, eventLoop: $0) }
+            server = try await HTTPServer.start(configuration: limits, group: group) {
+                NodeHandler.make(node: node, admin: admin, eventLoop: $0)
+            }
         } catch {
             throw KVError(
                 .unavailable, "cannot listen on \(configuration.listen); is another process using it?", cause: error)
