@@ -126,6 +126,15 @@ let package = Package(
             name: "TestSupport", dependencies: ["Core", nioCore, nioPosix, nioHTTP1], path: "Tests/Support",
             swiftSettings: settings),
 
+        // Fuzzing: docs/testing.md. The tests run it for a while.
+        .executableTarget(
+            name: "fuzz",
+            dependencies: [
+                "TestSupport", "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "LSM",
+                "StorageNodeService", nioCore, nioHTTP1, nioEmbedded, argumentParser,
+            ], path: "Tests/Fuzz", exclude: ["run"], swiftSettings: settings),
+        tests("FuzzTests", ["fuzz"]),
+
         tests("CoreTests", ["TestSupport", "Core"]),
         tests("ShardingTests", ["TestSupport", "Sharding", "Core"]),
         tests(

@@ -286,6 +286,13 @@ private let shardKeys = "known here: address, idx, name, replicas"
         #expect(error?.message == "sharding.toml:12: not valid TOML: the file contains a NUL byte")
     }
 
+    /// The library would end the process.
+    @Test(arguments: ["[é]", "[\\u0061]", "[[\\a]]", " [ é]", "[[[a]]]", "[", "[\t", "[#"])
+    func namesOfTablesThatAreNone(header: String) {
+        let error = #expect(throws: KVError.self) { try ShardingFile(toml: "a = 1\n" + header + "\nb = 2\n") }
+        #expect(error?.message.hasPrefix("sharding.toml:2: not valid TOML: the name of a table begins with") == true)
+    }
+
     @Test func tooManyShardsAreRefused() {
         let toml = (0...1_024).map { "[[shards]]\nname = \"s\($0)\"\nidx = \($0)\naddress = \"a:1\"\n" }.joined()
         let error = #expect(throws: KVError.self) { try ShardingFile(toml: toml) }

@@ -61,3 +61,14 @@ import Testing
         #expect(CRC32C.combine(7, 0, secondBytes: 0) == 7)
     }
 }
+
+@Suite struct ShownTextTests {
+    @Test func controlCharactersAndLengthAreHeldBack() {
+        #expect(ShownText.of("a é 😀", charactersMax: 64) == "a é 😀")
+        #expect(
+            ShownText.of("a\nb\r\0\u{7f}\u{85}\u{1b}[0m", charactersMax: 64)
+                == "a\u{FFFD}b\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}[0m")
+        #expect(ShownText.of("éééé", charactersMax: 4) == "éééé")
+        #expect(ShownText.of("ééééé", charactersMax: 4) == "éééé…")
+    }
+}

@@ -36,7 +36,9 @@ final class Diagnostics {
             ($0.element.kind.rawValue, $0.element.line ?? 0, $0.offset)
                 < ($1.element.kind.rawValue, $1.element.line ?? 0, $1.offset)
         }
-        if let first { throw KVError(.invalidConfiguration, first.element.text) }
+        if let first {
+            throw KVError(.invalidConfiguration, ShownText.of(first.element.text, charactersMax: 1_000))
+        }
     }
 }
 

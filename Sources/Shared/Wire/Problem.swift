@@ -1,3 +1,5 @@
+import Core
+
 /// An error answer: a problem document of RFC 9457, media type `application/problem+json`.
 public struct Problem: Error, Sendable, Hashable {
     /// A stable name that scripts can match; each has one HTTP status.
@@ -24,9 +26,12 @@ public struct Problem: Error, Sendable, Hashable {
         public let value: String
     }
 
+    /// Details quote requests, which may be long and hold anything.
+    private static let detailCharactersMax = 1_000
+
     public init(_ kind: Kind, _ detail: String, members: KeyValuePairs<String, String> = [:]) {
         self.kind = kind
-        self.detail = detail
+        self.detail = ShownText.of(detail, charactersMax: Problem.detailCharactersMax)
         self.members = members.map { Member(name: $0.key, value: $0.value) }
     }
 

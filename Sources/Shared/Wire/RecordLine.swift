@@ -104,6 +104,8 @@ struct LineContent {
     }
 
     static func unknown(_ name: JSONObjectReader.Name, _ what: String, _ known: String) -> KVError {
-        KVError(.invalidData, "there is no member \"\(name.text.prefix(64))\" in \(what): use \(known)")
+        KVError(
+            .invalidData,
+            "there is no member \"\(ShownText.of(name.text, charactersMax: 64))\" in \(what): use \(known)")
     }
 }

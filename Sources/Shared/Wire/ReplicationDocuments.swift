@@ -78,12 +78,13 @@ public struct TermDocument: Codable, Sendable, Hashable {
         previousVersion = start.previousVersion.hexDigits
     }
 
-    /// Throws `KVError(.invalidData)` where `previousVersion` is not 16 hex digits.
+    /// Throws `KVError(.invalidData)` where `previousVersion` is not 16 hex digits, or `firstLsn` is 0, which no batch has.
     public var start: TermStart {
         get throws {
             guard let version = Version(hexDigits: previousVersion) else {
                 throw KVError(.invalidData, "\"\(previousVersion)\" is not a version: 16 hex digits")
             }
+            guard firstLsn > 0 else { throw KVError(.invalidData, "term \(term) begins at lsn 0, which no batch has") }
             return TermStart(term: term, firstLsn: firstLsn, previousVersion: version)
         }
     }
@@ -122,7 +123,7 @@ public struct HistoryDocument: Codable, Sendable, Hashable {
         self.leaderLastSeen = leaderLastSeen
     }
 
-    /// Throws `KVError(.invalidData)` where a version is not 16 hex digits.
+    /// Throws `KVError(.invalidData)` where a version is not 16 hex digits, or a term begins at lsn 0.
     public var history: TermHistory {
         get throws { TermHistory(starts: try terms.map { try $0.start }, end: try position.position) }
     }
@@ -175,7 +176,13 @@ public struct SnapshotManifest: Codable, Sendable, Hashable {
         self.files = files
     }
 
-    public var bytesTotal: UInt64 { files.reduce(0) { $0 + $1.bytes } }
+    /// Of all files; as much as can be where they claim more.
+    public var bytesTotal: UInt64 {
+        files.reduce(0) { total, file in
+            let (sum, overflow) = total.addingReportingOverflow(file.bytes)
+            return overflow ? .max : sum
+        }
+    }
 
     /// Throws `KVError(.invalidData)` where a version is not 16 hex digits.
     public var history: TermHistory {

@@ -1,16 +1,16 @@
-import Core
+package import Core
 import HTTPServer
 import NIOCore
-import NIOHTTP1
+package import NIOHTTP1
 import Shard
-import Wire
+package import Wire
 
 extension WriteCondition {
     /// Reads the condition of a write from its header fields; nil where it has none.
     ///
     /// - Throws: `bad-request` where `If-Match` or `If-None-Match` is neither `*` nor a list of entity tags,
     ///   `unsupported` for conditions on dates, which are refused rather than ignored: whoever sends one relies on it.
-    init?(_ headers: HTTPHeaders) throws(Problem) {
+    package init?(_ headers: HTTPHeaders) throws(Problem) {
         var match: EntityTags?
         var noneMatch: EntityTags?
         for (name, value) in headers {
