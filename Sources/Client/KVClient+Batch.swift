@@ -1,97 +1,138 @@
 public import Core
 import NIOCore
+import Sharding
+import Wire
 
 extension KVClient {
-    /// Does many writes, up to `batchInFlightMax` of them under way at once; one result each, in the same order.
+    /// Does many operations: splits them by the leaders of their shards, sends each leader its part, at the same time,
+    /// and returns one result for each operation, in their order.
     ///
-    /// The writes are independent: each has its own result, and their order among each other is not defined, so two
-    /// with one key must not be in one call. With a pipelining depth over 1 they share few connections.
-    public func writeAll(_ writes: [KVWrite]) async -> [Result<Version, KVError>] {
-        guard !writes.isEmpty else { return [] }
-        let eventLoop = group.next()
-        let promise = eventLoop.makePromise(of: [Result<Version, KVError>].self)
-        let (context, timeout, inFlightMax) = (context, requestTimeout, batchInFlightMax)
-        eventLoop.execute {
-            BatchWrite(
-                writes, inFlightMax: inFlightMax, timeout: timeout, context: context, eventLoop: eventLoop,
-                promise: promise
-            ).pump()
-        }
+    /// Operations on one key are done in their order, others in any. Each has its own result: what
+    /// ``KVError`` it failed with, as the single request would. Parts that have certainly not been done are sent again,
+    /// and parts of nothing but gets, or nothing but puts and deletes without a condition, also where their answer was
+    /// lost; other writes fail with `outcomeUnknown` then.
+    ///
+    /// With ``BatchOptions/isAtomic`` it is all or nothing: where one operation is refused, its result says why, and the
+    /// others fail with `batchRefused`.
+    ///
+    /// Throws `KVError(.invalidArgument)` for an atomic batch with keys of several shards, or more operations or bytes
+    /// than it can have; `.overloaded`, `.cancelled`, and `.unavailable` where nobody answers with the topology.
+    public func batch(
+        _ operations: [KVOperation], options: BatchOptions = .init()
+    ) async throws(KVError) -> [Result<KVOperation.Outcome, KVError>] {
+        guard !operations.isEmpty else { return [] }
+        let topology = try await topology()
+        if options.isAtomic { try Self.checkAtomic(operations, topology) }
+        try context.gate.enter()
+        defer { context.gate.leave() }
+        let eventLoop = group.any()
+        let promise = eventLoop.makePromise(of: [BatchLine].self)
+        let patience = WriteOptions(ack: options.ack, ackTimeout: options.ackTimeout).patience
+        let deadline = NIODeadline.now() + (options.timeout ?? requestTimeout) + patience
+        let lines: [BatchLine]
         do {
-            return try await promise.futureResult.get()
+            let context = context
+            eventLoop.execute {
+                ClientBatch(
+                    operations, options, topology, patience: patience, deadline: deadline, context, eventLoop
+                ).start(promise)
+            }
+            lines = try await withTaskCancellationHandler {
+                try await promise.futureResult.get()
+            } onCancel: {
+                // What is under way at nodes may still be done.
+                promise.fail(KVError(.cancelled, "the task was cancelled"))
+            }
         } catch {
-            // The promise is never failed; an event loop that was shut down may do so.
-            return writes.map { _ in .failure(Self.kvError(error)) }
+            throw Self.kvError(error)
         }
-    }
-}
-
-/// The writes of one ``KVClient/writeAll(_:)``. Confined to its event loop; lives until the last has ended.
-private final class BatchWrite {
-    private let writes: [KVWrite]
-    private let inFlightMax: Int
-    private let timeout: TimeAmount
-    private let context: RoutingContext
-    private let eventLoop: any EventLoop
-    private let promise: EventLoopPromise<[Result<Version, KVError>]>
-    private var results: [Result<Version, KVError>]
-    private var started = 0
-    private var ended = 0
-    private var isPumping = false
-
-    init(
-        _ writes: [KVWrite], inFlightMax: Int, timeout: TimeAmount, context: RoutingContext, eventLoop: any EventLoop,
-        promise: EventLoopPromise<[Result<Version, KVError>]>
-    ) {
-        self.writes = writes
-        self.inFlightMax = inFlightMax
-        self.timeout = timeout
-        self.context = context
-        self.eventLoop = eventLoop
-        self.promise = promise
-        self.results = Array(repeating: .success(.zero), count: writes.count)
+        let outcomes = zip(operations, lines).map { Self.outcome(of: $0.operation, $1) }
+        noteVersions(operations, outcomes, topology)
+        return outcomes
     }
 
-    func pump() {
-        // A write that ends at once comes back in here: the loop below goes on with it.
-        guard !isPumping else { return }
-        isPumping = true
-        let deadline = NIODeadline.now() + timeout
-        while started < writes.count, started - ended < inFlightMax {
-            started += 1
-            start(started - 1, deadline: deadline)
+    /// Does many writes; one result each, in the same order. Of two writes with one key the later one wins.
+    public func writeAll(_ writes: [KVWrite]) async -> [Result<Version, KVError>] {
+        let operations = writes.map { write in
+            write.value.map { KVOperation.put(write.key, $0, ttl: write.ttl) } ?? .delete(write.key)
         }
-        isPumping = false
-        if ended == writes.count { promise.succeed(results) }
-    }
-
-    private func start(_ index: Int, deadline: NIODeadline) {
-        let write = writes[index]
         do throws(KVError) {
-            let request = try KeyRequest.write(key: write.key, value: write.value, WriteOptions())
-            RoutedRequest.start(request, deadline: deadline, context: context, on: eventLoop)
-                .assumeIsolated().whenComplete { [self] result in
-                    end(index, Self.version(result))
+            return try await batch(operations).map { result in
+                switch result {
+                case .success(.written(let version)): .success(version)
+                case .success: .failure(KVError(.invalidData, "the answer to a write carries no version"))
+                case .failure(let error): .failure(error)
                 }
+            }
         } catch {
-            end(index, .failure(error))
+            return writes.map { _ in .failure(error) }
         }
     }
 
-    private func end(_ index: Int, _ result: Result<Version, KVError>) {
-        results[index] = result
-        ended += 1
-        pump()
+    private static func checkAtomic(_ operations: [KVOperation], _ topology: Topology) throws(KVError) {
+        guard operations.count <= Limits.batchOperationsMax else {
+            throw KVError(
+                .invalidArgument,
+                "an atomic batch has at most \(Limits.batchOperationsMax) operations, this one \(operations.count)")
+        }
+        let shards = operations.map { operation in
+            operation.operation.key.withUnsafeReadableBytes { topology.position(of: HashSlot(key: $0)) }
+        }
+        guard let other = shards.firstIndex(where: { $0 != shards[0] }) else { return }
+        func shown(_ place: Int) -> String {
+            let key = operations[place].operation.key.readableBytesView.prefix(64)
+            return "\"\(String(decoding: key, as: UTF8.self))\" (\(topology.shards[shards[place]].name))"
+        }
+        throw KVError(
+            .invalidArgument,
+            "an atomic batch has keys of one shard, not \(shown(0)) and \(shown(other)): keys with the same {tag} share one"
+        )
     }
 
-    private static func version(_ result: Result<NodeResponse, any Error>) -> Result<Version, KVError> {
+    private static func outcome(
+        of operation: BatchOperation, _ line: BatchLine
+    ) -> Result<KVOperation.Outcome, KVError> {
         do throws(KVError) {
-            switch result {
-            case .success(let response): return .success(try KVClient.version(ofWrite: response))
-            case .failure(let error): throw KVClient.kvError(error)
+            switch (try line.result(), operation.action) {
+            case (.written(let version), .put), (.written(let version), .delete): return .success(.written(version))
+            case (.counted(let number, let version), .increment):
+                return .success(.counter(KVCounter(number: number, version: version)))
+            case (.found(let value, let version, let ttl), .get):
+                // A copy, as the bytes are a slice of what was read from the socket and would keep all of that.
+                return .success(
+                    .value(
+                        KVEntry(
+                            value: ByteBuffer(bytes: value.readableBytesView), version: version,
+                            expiresIn: ttl.map { .milliseconds(Int64(clamping: $0)) })))
+            case (.failed(let failure), .get) where failure.is(.notFound): return .success(.value(nil))
+            case (.failed(let failure), _): return .failure(Answers.error(failure, operation))
+            default: throw KVError(.invalidData, "the answer does not fit the operation: is this a distribKV node?")
             }
         } catch {
             return .failure(error)
+        }
+    }
+
+    /// Has later reads include what this batch wrote and read.
+    private func noteVersions(
+        _ operations: [KVOperation], _ outcomes: [Result<KVOperation.Outcome, KVError>], _ topology: Topology
+    ) {
+        guard let session = context.session else { return }
+        var newest = [Version](repeating: .zero, count: topology.shards.count)
+        for (operation, outcome) in zip(operations, outcomes) {
+            let version: Version? =
+                switch outcome {
+                case .success(.written(let version)): version
+                case .success(.counter(let counter)): counter.version
+                case .success(.value(let entry)): entry?.version
+                case .failure(let error): error.code == .ackTimeout ? error.version : nil
+                }
+            guard let version else { continue }
+            let shard = operation.operation.key.withUnsafeReadableBytes { topology.position(of: HashSlot(key: $0)) }
+            newest[shard] = max(newest[shard], version)
+        }
+        for (shard, version) in newest.enumerated() where version > .zero {
+            session.note(version, in: topology.shards[shard].name)
         }
     }
 }

@@ -25,10 +25,13 @@ public struct KVWrite: Sendable, Hashable {
     public var key: [UInt8]
     /// nil removes the key.
     public var value: ByteBuffer?
+    /// After how long the value is gone, in whole milliseconds; nil for never.
+    public var ttl: TimeAmount?
 
-    public init(key: [UInt8], value: ByteBuffer?) {
+    public init(key: [UInt8], value: ByteBuffer?, ttl: TimeAmount? = nil) {
         self.key = key
         self.value = value
+        self.ttl = ttl
     }
 }
 
@@ -57,7 +60,6 @@ public final class KVClient: Sendable {
     let group: any EventLoopGroup
     let context: RoutingContext
     let requestTimeout: TimeAmount
-    let batchInFlightMax: Int
     let scanPageBytes: Int
 
     /// - Parameters:
@@ -68,7 +70,7 @@ public final class KVClient: Sendable {
         seeds: [NodeAddress], configuration: KVClientConfiguration = .init(),
         group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
     ) {
-        precondition(!seeds.isEmpty && configuration.attemptsMax > 0 && configuration.batchInFlightMax > 0)
+        precondition(!seeds.isEmpty && configuration.attemptsMax > 0)
         precondition(configuration.requestsInFlightMax > 0 && configuration.scanPageBytes > 0)
         self.group = group
         connections = NodeConnections(group: group, configuration: configuration.connections)
@@ -86,7 +88,6 @@ public final class KVClient: Sendable {
             writeAttemptTimeout: configuration.writeAttemptTimeout,
             session: configuration.session == .readYourWrites ? SessionVersions() : nil)
         requestTimeout = configuration.requestTimeout
-        batchInFlightMax = configuration.batchInFlightMax
         scanPageBytes = configuration.scanPageBytes
     }
 

@@ -44,11 +44,14 @@ public struct KVClientConfiguration: Sendable {
     public var topologySearchPatience = TimeAmount.milliseconds(500)
     /// Refreshes of the topology closer together than this are one.
     public var topologyIntervalMin = TimeAmount.milliseconds(50)
-    /// Writes of one ``KVClient/writeAll(_:)`` that are under way at once.
-    public var batchInFlightMax = 512
     /// Bytes of a page of one shard that a scan asks for; two of each shard are held.
     public var scanPageBytes = 1 << 20
-    public var connections = NodeConnectionsConfiguration()
+    /// Answers of batches can be larger than the largest value.
+    public var connections: NodeConnectionsConfiguration = {
+        var connections = NodeConnectionsConfiguration()
+        connections.responseBodyBytesMax = 3 * Limits.batchBytesMax(valueBytesMax: Limits.valueBytesMaxDefault)
+        return connections
+    }()
 
     public init() {}
 }

@@ -24,12 +24,16 @@ private let key = Array("k".utf8)
                 let moved = ScriptedServer.Answer(307, [("location", "http://\(new)\(request.target)?hops=1")])
                 return .wait(released.futureResult, moved)
             }
-            async let results = client.writeAll(
-                (0..<100).map { KVWrite(key: Array("k\($0)".utf8), value: bytes("\($0)")) })
+            async let writes: Void = withThrowingTaskGroup { group in
+                for number in 0..<100 {
+                    group.addTask { try await client.put("k\(number)".utf8, bytes("\(number)")) }
+                }
+                try await group.waitForAll()
+            }
             try await eventually("writes are held") { !cluster.requests(0, path: "/kv/").isEmpty }
             cluster.adopt(try cluster.topology(epoch: 2, shards: 1) { _ in 1 })
             released.succeed()
-            for result in await results { _ = try result.get() }
+            try await writes
             try await eventually("the client knows") { try await client.topology().epoch == 2 }
             let toldBefore = cluster.requests(0, path: "/kv/").count
             try await client.put(key, bytes("after"))

@@ -19,6 +19,8 @@ final class FakeCluster: Sendable {
         var dropsAnswer: (@Sendable (ScriptedServer.Request) -> Bool)?
         var data: [String: (value: String, version: Version)] = [:]
         var clock = HybridLogicalClock()
+        /// What operations of batches on these keys are answered.
+        var refusals: [String: Problem] = [:]
     }
 
     let nodes: [ScriptedServer]
@@ -76,6 +78,9 @@ final class FakeCluster: Sendable {
         state.mutex.withLock { $0.dropsAnswer = isDropped }
     }
 
+    /// Has operations of batches on `key` fail with `problem`.
+    func refuse(_ key: String, _ problem: Problem?) { state.mutex.withLock { $0.refusals[key] = problem } }
+
     var keys: Set<String> { Set(state.mutex.withLock { $0.data.keys }) }
     func value(_ key: String) -> String? { state.mutex.withLock { $0.data[key]?.value } }
 
@@ -93,6 +98,11 @@ final class FakeCluster: Sendable {
                 return .answer(.init(200, [epoch], body: body))
             }
             let path = request.target.prefix { $0 != "?" }
+            if path == APIPath.batch {
+                let lines = batch(request, topology, &state)
+                return state.dropsAnswer?(request) == true
+                    ? .close : .answer(.init(200, [epoch], body: lines.map { String(buffer: $0) }.joined()))
+            }
             guard path.hasPrefix("/kv/"), let bytes = PercentCoding.decode(path.dropFirst(4).utf8) else {
                 return .answer(.init(404, [epoch], body: Problem(.unknownPath, "no such path").json))
             }
@@ -105,6 +115,46 @@ final class FakeCluster: Sendable {
             }
             let answer = answer(request, key: key, epoch, &state)
             return state.dropsAnswer?(request) == true ? .close : answer
+        }
+    }
+
+    private static func batch(
+        _ request: ScriptedServer.Request, _ topology: Topology, _ state: inout State
+    ) -> [ByteBuffer] {
+        let me = FakeCluster.address(request)
+        let operations = (try? BatchOperation.read(ByteBuffer(string: request.body), countMax: 10_000)) ?? []
+        return operations.map { operation, _ in
+            let isLeader = operation.key.withUnsafeReadableBytes { topology.shard(of: HashSlot(key: $0)).leader == me }
+            let result: BatchResult =
+                isLeader ? answer(operation, &state) : .failed(Problem(.notLeader, "it is led by another"))
+            var line = ByteBuffer()
+            result.write(into: &line)
+            return line
+        }
+    }
+
+    private static func answer(_ operation: BatchOperation, _ state: inout State) -> BatchResult {
+        let key = String(buffer: operation.key)
+        if let problem = state.refusals[key] { return .failed(problem) }
+        if key.isEmpty { return .failed(Problem(.badRequest, "the key is empty")) }
+        let stored = state.data[key]
+        if let condition = operation.condition, !condition.holds(for: stored?.version) {
+            return .failed(Problem(.preconditionFailed, "no"))
+        }
+        switch operation.action {
+        case .get: return stored.map { .found(ByteBuffer(string: $0.value), $0.version) } ?? .missing
+        case .put(let value, _):
+            let version = state.clock.next(wallMilliseconds: 1)
+            state.data[key] = (String(buffer: value), version)
+            return .written(version)
+        case .delete:
+            state.data[key] = nil
+            return .written(state.clock.next(wallMilliseconds: 1))
+        case .increment(let amount):
+            guard let number = Int64(stored?.value ?? "0") else { return .failed(Problem(.notAnInteger, "no number")) }
+            let version = state.clock.next(wallMilliseconds: 1)
+            state.data[key] = ("\(number + amount)", version)
+            return .counted(number + amount, version)
         }
     }
 

@@ -37,10 +37,7 @@ private final class TextSource: ImportSource {
     @Test func aNodeThatFailsAtOneKeyStopsTheImportThereAndItResumes() async throws {
         let cluster = try await FakeCluster.start(nodes: 3, shards: 4)
         let text = (1...3_000).map { "key-\($0)\tvalue-\($0)" }.joined(separator: "\n")
-        cluster.override { _, request in
-            guard request.target.hasSuffix("/key-1700") else { return nil }
-            return .answer(.init(503, body: Problem(.storageFailed, "the disk is gone").json))
-        }
+        cluster.refuse("key-1700", Problem(.storageFailed, "the disk is gone"))
         let (counts, stop) = await run(cluster, text, resumeFrom: 1)
         let failed = try #require(stop)
         #expect(failed.reason == .unavailable)
@@ -51,7 +48,7 @@ private final class TextSource: ImportSource {
         #expect((1..<1_700).allSatisfy { cluster.value("key-\($0)") == "value-\($0)" })
         #expect(cluster.value("key-1700") == nil)
 
-        cluster.override(nil)
+        cluster.refuse("key-1700", nil)
         let (rest, again) = await run(cluster, text, resumeFrom: failed.line)
         #expect(again == nil)
         #expect(rest.read == 1_301)
@@ -63,7 +60,7 @@ private final class TextSource: ImportSource {
         let cluster = try await FakeCluster.start(nodes: 2, shards: 2)
         let requests = Counter()
         cluster.override { _, request in
-            request.method == .PUT && requests.next() == 700 ? .close : nil
+            request.target.hasPrefix(APIPath.batch) && requests.next() == 3 ? .close : nil
         }
         let text = (1...2_000).map { "key-\($0)\tvalue-\($0)" }.joined(separator: "\n")
         let (counts, stop) = await run(cluster, text, resumeFrom: 1)

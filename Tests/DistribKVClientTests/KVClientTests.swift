@@ -282,9 +282,7 @@ import Wire
 
     @Test func aBatchHasOneResultPerPair() async throws {
         let cluster = try await FakeCluster.start(nodes: 3, shards: 5)
-        cluster.override { _, request in
-            request.target.hasSuffix("-13") ? .answer(.init(413, body: Problem(.valueTooLarge, "big").json)) : nil
-        }
+        cluster.refuse("key-13", Problem(.valueTooLarge, "big"))
         let pairs = (0..<3_000).map { KVWrite(key: Array("key-\($0)".utf8), value: bytes("value-\($0)")) }
         try await withClient(seeds: [cluster.addresses[0]]) {
             $0.connections.pipeliningDepthMax = 64

@@ -47,6 +47,12 @@ import Testing
         #expect(write == KVWrite(key: Array(key.utf8), value: value.map { ByteBuffer(string: $0) }))
     }
 
+    @Test func livesAreKept() throws {
+        let line = #"{"key":"a","value":"b","version":"0190000000000000","ttl":"29993ms"}"#
+        let write = try ImportFormat.ndjson.parse(ByteBuffer(string: line))
+        #expect(write == KVWrite(key: [0x61], value: ByteBuffer(string: "b"), ttl: .milliseconds(29_993)))
+    }
+
     @Test func base64CarriesAnyBytes() throws {
         let pair = try ImportFormat.ndjson.parse(ByteBuffer(string: #"{"key_base64":"AP8=","value_base64":"/v8A"}"#))
         #expect(pair == KVWrite(key: [0, 255], value: ByteBuffer(bytes: [254, 255, 0])))

@@ -33,7 +33,7 @@ enum CommandStatus: CInt, CaseIterable {
         switch error.code {
         case .notFound: self = .notFound
         case .invalidArgument: self = .usage
-        case .preconditionFailed, .notAnInteger, .counterOverflow: self = .conditionFailed
+        case .preconditionFailed, .notAnInteger, .counterOverflow, .batchRefused: self = .conditionFailed
         default: self = .unavailable
         }
     }

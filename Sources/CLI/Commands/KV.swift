@@ -28,8 +28,8 @@ struct KV: AsyncParsableCommand {
         version: BuildInformation.version,
         subcommands: [
             PutCommand.self, GetCommand.self, DeleteCommand.self, IncrementCommand.self, ScanCommand.self,
-            StatusCommand.self, ImportCommand.self, ExportCommand.self, TopologyCommand.self, FailoverCommand.self,
-            ReplicaCommand.self, VerifyCommand.self, CompactCommand.self, CompletionCommand.self,
+            BatchCommand.self, StatusCommand.self, ImportCommand.self, ExportCommand.self, TopologyCommand.self,
+            FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self, CompactCommand.self, CompletionCommand.self,
         ])
 
     @OptionGroup var cluster: ClusterOptions

@@ -30,7 +30,9 @@ public enum ImportFormat: String, Sendable, CaseIterable {
         case .tsv: write = try Self.parseTSV(line)
         case .ndjson:
             let record = try RecordLine(line)
-            write = KVWrite(key: Array(record.key.readableBytesView), value: record.value)
+            write = KVWrite(
+                key: Array(record.key.readableBytesView), value: record.value,
+                ttl: record.ttlMilliseconds.map { .milliseconds(Int64(clamping: min($0, Limits.ttlMillisecondsMax))) })
         }
         guard write.key.count >= Limits.keyBytesMin else { throw KVError(.invalidData, "the key is empty") }
         guard write.key.count <= Limits.keyBytesMax else {

@@ -20,6 +20,16 @@ enum Answers {
         return KVError(code, problem.detail ?? problem.type, version: code == .ackTimeout ? response.version : nil)
     }
 
+    /// The error that a failed operation of a batch stands for.
+    static func error(_ failure: BatchResult.Failure, _ operation: BatchOperation) -> KVError {
+        let isLost = failure.is(.upstreamTimeout) || failure.is(.badGateway)
+        if isLost, case .otherWrite = BatchProgress.Operation(operation).kind {
+            return KVError(.outcomeUnknown, failure.detail)
+        }
+        let code = failure.is(.failedDependency) ? .batchRefused : code(of: failure.type)
+        return KVError(code, failure.detail, version: failure.version)
+    }
+
     /// The kind of problem that an answer names, where a client acts on it.
     static func problemType(_ response: NodeResponse, to method: HTTPMethod) -> String? {
         guard response.status == 409 || response.status >= 500 else { return nil }
@@ -45,7 +55,8 @@ enum Answers {
         switch type {
         case Problem.Kind.notFound.name: .notFound
         case Problem.Kind.badRequest.name, Problem.Kind.valueTooLarge.name, Problem.Kind.targetTooLong.name,
-            Problem.Kind.headersTooLarge.name, Problem.Kind.methodNotAllowed.name, Problem.Kind.unsupported.name:
+            Problem.Kind.headersTooLarge.name, Problem.Kind.methodNotAllowed.name, Problem.Kind.unsupported.name,
+            Problem.Kind.batchTooLarge.name, Problem.Kind.answerTooLarge.name:
             .invalidArgument
         case Problem.Kind.overloaded.name: .overloaded
         case Problem.Kind.unavailable.name, Problem.Kind.redirectLoop.name, Problem.Kind.badGateway.name: .unavailable

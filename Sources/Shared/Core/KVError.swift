@@ -39,6 +39,8 @@ public struct KVError: Error, Sendable {
         public static let counterOverflow = Code("counter-overflow")
         /// A write that must not be made twice was sent, and its answer did not come: it may have been made.
         public static let outcomeUnknown = Code("outcome-unknown")
+        /// Another operation of the same atomic batch was refused, so that this one was not done.
+        public static let batchRefused = Code("batch-refused")
         public static let cancelled = Code("cancelled")
         public static let internalError = Code("internal-error")
     }
