@@ -49,17 +49,72 @@ final class BatchHandler {
             guard asked.forwards else {
                 throw Problem(.badRequest, "A router leads no shard, so that it has to forward: leave forward out.")
             }
-            guard inFlight < BatchHandler.inFlightMax else {
-                throw Problem(.overloaded, "Too many batches are in work at this router: try again later.")
-            }
-            inFlight += 1
-            metrics.batches.increment()
+            try begin()
             read(request.body, asked, router, exchange)
         } catch {
             metrics.refused.increment()
             exchange.respond(HTTPResponse(problem: error))
         }
         return true
+    }
+
+    /// - Returns: false where the request is for something else.
+    func handleShortForm(_ request: HTTPRequest, for router: RouterHandler, _ exchange: HTTPExchange) -> Bool {
+        do throws(Problem) {
+            switch try ShortForm.asked(by: request) {
+            case nil: return false
+            case .refused(let response): exchange.respond(response)
+            case .form(.get(let operation, let asked)), .form(.set(let operation, let asked)):
+                try begin()
+                let topology = router.table.topology
+                let shard = operation.key.withUnsafeReadableBytes { topology.position(of: HashSlot(key: $0)) }
+                let (body, lines) = operation.asBatch
+                run(.success(lines), body, asked, router, exchange) { lines in
+                    let result = (try? lines.first?.result()) ?? .failed(Problem(.internalError, "There is no result."))
+                    return HTTPResponse(shortForm: result, shardIndex: topology.shards[shard].index)
+                }
+            case .form(.purge): purge(router, exchange)
+            }
+        } catch {
+            metrics.refused.increment()
+            exchange.respond(HTTPResponse(problem: error))
+        }
+        return true
+    }
+
+    /// Has every node purge what it holds, and answers with the sum.
+    private func purge(_ router: RouterHandler, _ exchange: HTTPExchange) {
+        let request = NodeRequest(method: .POST, target: "/purge")
+        let answers = router.table.nodes.map { node in
+            transport.execute(request, to: node, on: eventLoop, deadline: eventLoop.now + BatchHandler.purgeTimeout)
+                .flatMapThrowing { response in
+                    guard response.status == 200, let count = BatchHandler.purged(response) else {
+                        throw Problem(
+                            .unavailable, "\(node) did not purge: \(String(buffer: response.body).prefix(200))")
+                    }
+                    return count
+                }
+        }
+        let sum = EventLoopFuture.whenAllSucceed(answers, on: eventLoop)
+        exchange.respond(sum.map { HTTPResponse(purged: $0.reduce(0, +)) }) { error in
+            let problem = error as? Problem ?? Problem(.unavailable, "A node did not purge: \(error.reason)")
+            return HTTPResponse(problem: problem)
+        }
+    }
+
+    /// A node reads all that it holds.
+    private static let purgeTimeout = TimeAmount.minutes(10)
+
+    private static func purged(_ response: NodeResponse) -> Int? {
+        String(buffer: response.body).split(whereSeparator: \.isWhitespace).compactMap { Int($0) }.first
+    }
+
+    private func begin() throws(Problem) {
+        guard inFlight < BatchHandler.inFlightMax else {
+            throw Problem(.overloaded, "Too many batches are in work at this router: try again later.")
+        }
+        inFlight += 1
+        metrics.batches.increment()
     }
 
     fileprivate typealias Lines = [(operation: BatchOperation, line: Range<Int>)]
@@ -83,7 +138,7 @@ final class BatchHandler {
 
     private func run(
         _ lines: Result<Lines, Problem>, _ body: ByteBuffer, _ asked: BatchRequest, _ router: RouterHandler,
-        _ exchange: HTTPExchange
+        _ exchange: HTTPExchange, answer: @escaping ([BatchLine]) -> HTTPResponse = BatchHandler.ndjson
     ) {
         do throws(Problem) {
             let lines = try lines.get()
@@ -101,16 +156,20 @@ final class BatchHandler {
                 in: RoutedBatch(lines, body, asked, account, handler: self, router: router),
                 deadline: eventLoop.now + timeout + waits
             ) { lines in
-                var answer = ByteBuffer()
-                answer.reserveCapacity(lines.count * 48)
-                for line in lines { line.write(into: &answer) }
-                self.end(HTTPResponse(ndjson: answer), exchange)
+                self.end(answer(lines), exchange)
                 withExtendedLifetime(account) {}
             }
         } catch {
             metrics.refused.increment()
             end(HTTPResponse(problem: error), exchange)
         }
+    }
+
+    private static func ndjson(_ lines: [BatchLine]) -> HTTPResponse {
+        var body = ByteBuffer()
+        body.reserveCapacity(lines.count * 48)
+        for line in lines { line.write(into: &body) }
+        return HTTPResponse(ndjson: body)
     }
 
     private func end(_ response: HTTPResponse, _ exchange: HTTPExchange) {

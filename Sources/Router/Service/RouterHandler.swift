@@ -59,6 +59,7 @@ final class RouterHandler: HTTPHandler {
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int {
         switch method {
         case .PUT: valueBytesMax
+        case .POST where ShortForm.isSet(target): ShortForm.bodyBytesMax(valueBytesMax: valueBytesMax)
         case .POST where BatchRequest.isBatch(target): Limits.batchBytesMax(valueBytesMax: valueBytesMax)
         default: RouterHandler.ignoredBodyBytesMax
         }
@@ -67,7 +68,9 @@ final class RouterHandler: HTTPHandler {
     /// A redirect sends the body elsewhere: a client that asks first is spared sending it here as well.
     func needsBody(method: HTTPMethod, target: String) -> Bool {
         HTTPRequest(method: method, target: target).withTargetBytes { bytes in
-            guard let place = KeyTarget(bytes) else { return BatchRequest.isBatch(target) }
+            guard let place = KeyTarget(bytes) else {
+                return BatchRequest.isBatch(target) || ShortForm.isSet(target)
+            }
             do throws(Problem) {
                 return try RoutedQuery(place.query, in: bytes).proxy ?? proxiesByDefault
             } catch {
@@ -95,7 +98,7 @@ final class RouterHandler: HTTPHandler {
         case .answered: break
         case .resource where ScanParameters.names(request): scans.handle(request, for: self, exchange)
         case .resource:
-            if !batches.handle(request, for: self, exchange) {
+            if !batches.handle(request, for: self, exchange), !batches.handleShortForm(request, for: self, exchange) {
                 exchange.respond(resources.response(to: request, table: table))
             }
         case .proxy(let slot, let target, let demands):

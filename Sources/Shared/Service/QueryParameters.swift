@@ -9,13 +9,20 @@ public struct QueryParameters: Sendable, Hashable {
         public let value: [UInt8]
     }
 
-    public let parameters: [Parameter]
+    public private(set) var parameters: [Parameter]
 
     /// - Parameter query: what follows the `?`, still percent-encoded; nil for none.
     /// - Throws: `bad-request` where a `%` is not followed by two hex digits, a name is not UTF-8 or stands twice.
     public init(_ query: Substring?) throws(Problem) {
-        var parameters: [Parameter] = []
-        for part in (query ?? "").utf8.split(separator: UInt8(ascii: "&")) {
+        parameters = []
+        if let query { try add(query.utf8) }
+    }
+
+    /// Adds parameters that are written as in a query: those of a form.
+    ///
+    /// - Throws: `bad-request` as ``init(_:)`` does.
+    mutating func add(_ text: some Collection<UInt8>) throws(Problem) {
+        for part in text.split(separator: UInt8(ascii: "&")) {
             let equals = part.firstIndex(of: UInt8(ascii: "="))
             let value = equals.map { part[part.index(after: $0)...] } ?? part[part.endIndex...]
             guard let nameBytes = PercentCoding.decode(part[..<(equals ?? part.endIndex)], plusIsSpace: true),
@@ -29,7 +36,6 @@ public struct QueryParameters: Sendable, Hashable {
             }
             parameters.append(Parameter(name: name, value: valueBytes))
         }
-        self.parameters = parameters
     }
 
     /// The value of `name` as bytes; nil where the query does not name it.

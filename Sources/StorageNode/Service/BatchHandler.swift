@@ -50,6 +50,39 @@ final class BatchHandler {
         return true
     }
 
+    // MARK: Short forms
+
+    /// - Returns: false where the request is for something else.
+    func handleShortForm(_ request: HTTPRequest, _ exchange: HTTPExchange) -> Bool {
+        do throws(Problem) {
+            switch try ShortForm.asked(by: request) {
+            case nil: return false
+            case .refused(let response): exchange.respond(response)
+            case .form(.get(let operation, let asked)), .form(.set(let operation, let asked)):
+                try begin()
+                let topology = view.topology
+                let shard = operation.key.withUnsafeReadableBytes { topology.position(of: HashSlot(key: $0)) }
+                let (body, lines) = operation.asBatch
+                run(.success(lines), body, asked, exchange) { lines in
+                    let result = (try? lines.first?.result()) ?? .failed(Problem(.internalError, "There is no result."))
+                    return HTTPResponse(shortForm: result, shardIndex: topology.shards[shard].index)
+                }
+            case .form(.purge): purge(exchange)
+            }
+        } catch {
+            exchange.respond(HTTPResponse(problem: error))
+        }
+        return true
+    }
+
+    private func purge(_ exchange: HTTPExchange) {
+        let (node, view, eventLoop) = (node, view, eventLoop)
+        let purged = eventLoop.makeFutureWithTask {
+            HTTPResponse(purged: try await node.purge(by: view, on: eventLoop))
+        }
+        exchange.respond(purged) { HTTPResponse(problem: Problem($0)) }
+    }
+
     // MARK: Reading
 
     private typealias Lines = [(operation: BatchOperation, line: Range<Int>)]
@@ -81,7 +114,8 @@ final class BatchHandler {
     // MARK: Running
 
     private func run(
-        _ lines: Result<Lines, Problem>, _ body: ByteBuffer, _ asked: BatchRequest, _ exchange: HTTPExchange
+        _ lines: Result<Lines, Problem>, _ body: ByteBuffer, _ asked: BatchRequest, _ exchange: HTTPExchange,
+        answer: @escaping ([BatchLine]) -> HTTPResponse = BatchHandler.ndjson
     ) {
         do throws(Problem) {
             let lines = try lines.get()
@@ -92,7 +126,7 @@ final class BatchHandler {
                 node.answerBudget,
                 bytesMax: Limits.batchBytesMax(valueBytesMax: node.configuration.storage.valueBytesMax))
             let completion = { (lines: [BatchLine]) in
-                self.respond(lines, exchange)
+                self.end(answer(lines), exchange)
                 withExtendedLifetime(account) {}
             }
             let demands = LocalBatch.Demands(isAtomic: asked.isAtomic, guarantees: asked.guarantees)
@@ -123,11 +157,11 @@ final class BatchHandler {
 
     // MARK: Answering
 
-    private func respond(_ lines: [BatchLine], _ exchange: HTTPExchange) {
+    private static func ndjson(_ lines: [BatchLine]) -> HTTPResponse {
         var body = ByteBuffer()
         body.reserveCapacity(lines.count * 48)
         for line in lines { line.write(into: &body) }
-        end(HTTPResponse(ndjson: body), exchange)
+        return HTTPResponse(ndjson: body)
     }
 
     private func end(_ response: HTTPResponse, _ exchange: HTTPExchange) {

@@ -60,6 +60,8 @@ final class NodeHandler: HTTPHandler {
         switch method {
         case .PUT where target.hasPrefix(ReplicationHandler.pathPrefix): SnapshotHandler.bodyBytesMax
         case .PUT: node.configuration.storage.valueBytesMax
+        case .POST where ShortForm.isSet(target):
+            ShortForm.bodyBytesMax(valueBytesMax: node.configuration.storage.valueBytesMax)
         case .POST where BatchRequest.isBatch(target):
             Limits.batchBytesMax(valueBytesMax: node.configuration.storage.valueBytesMax)
         case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.bodyBytesMax(target)
@@ -92,7 +94,7 @@ final class NodeHandler: HTTPHandler {
     }
 
     private func handleOther(_ request: HTTPRequest, _ exchange: HTTPExchange) {
-        if batches.handle(request, exchange) { return }
+        if batches.handle(request, exchange) || batches.handleShortForm(request, exchange) { return }
         if ScanParameters.names(request) { return scans.handle(request, exchange) }
         if let target = SnapshotTarget(request.path) { return snapshots.handle(target, request, exchange) }
         if admin.handle(request, exchange) { return }
