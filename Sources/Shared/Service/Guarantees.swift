@@ -15,6 +15,7 @@ public struct Guarantees: Sendable, Hashable {
     /// The parameters of writes: how they are named and what they take.
     public static let writeParameterNames = ["ack", "timeout"]
     public static let readParameterNames = ["consistency", "max_staleness"]
+    private static let parameterNames = writeParameterNames + readParameterNames
 
     public static let timeoutMillisecondsDefault: UInt64 = 5_000
     public static let timeoutMillisecondsMax: UInt64 = 60_000
@@ -29,14 +30,14 @@ public struct Guarantees: Sendable, Hashable {
     /// Reads them from the query of a request.
     /// - Throws: `bad-request` with what is allowed, where a value is not.
     public init(_ parameters: QueryParameters) throws(Problem) {
-        for name in Guarantees.writeParameterNames + Guarantees.readParameterNames {
+        for name in Guarantees.parameterNames {
             if let value = try parameters.text(name) { try take(name, value) }
         }
     }
 
     /// Whether `name` is one of the parameters read here.
     static func names(_ name: some Sequence<UInt8>) -> String? {
-        (writeParameterNames + readParameterNames).first { $0.utf8.elementsEqual(name) }
+        parameterNames.first { $0.utf8.elementsEqual(name) }
     }
 
     /// - Parameter name: one of the parameters read here; others are no concern.

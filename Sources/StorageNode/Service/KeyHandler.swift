@@ -15,6 +15,8 @@ final class KeyHandler {
     private static let allowedMethods = "GET, HEAD, PUT, DELETE, POST"
     private static let incrementParameter = "incr"
     private static let ttlParameter = "ttl"
+    private static let incrementParameters = RoutedQuery.parameterNames + [incrementParameter]
+    private static let putParameters = RoutedQuery.parameterNames + [ttlParameter]
 
     private let node: Node
     private let eventLoop: any EventLoop
@@ -94,10 +96,10 @@ final class KeyHandler {
         switch asked.request.method {
         case .POST:
             try refuseTTL(parameters, "A counter keeps the life that its value has: set it with PUT and ttl.")
-            try parameters.allowOnly(RoutedQuery.parameterNames + [incrementParameter])
+            try parameters.allowOnly(incrementParameters)
             asked.increment = try parameters.integer(incrementParameter)
         case .PUT:
-            try parameters.allowOnly(RoutedQuery.parameterNames + [ttlParameter])
+            try parameters.allowOnly(putParameters)
             asked.ttl = try parameters.text(ttlParameter).map(ttl)
         default:
             try refuseTTL(parameters, "Only a PUT takes ttl: it says how long the value lives.")
