@@ -42,6 +42,10 @@ enum Corpus {
         }
     }
 
+    /// libFuzzer's own `main`, which is linked in and never called, refers to it.
+    @_cdecl("LLVMFuzzerTestOneInput")
+    public func testOneInput(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt { 0 }
+
     @_silgen_name("LLVMFuzzerRunDriver")
     private func runDriver(
         _ argc: UnsafeMutablePointer<CInt>,
