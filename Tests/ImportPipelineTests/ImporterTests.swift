@@ -39,7 +39,7 @@ private func lines(_ count: Int) -> [String] { (1...count).map { "key-\($0)\tval
         #expect(counts.position == UInt64(text.utf8.count))
         #expect(counts.bytesWritten == UInt64(text.utf8.count - 2 * 5_000))
         #expect(sink.batchesInFlightPeak <= 4)
-        #expect(sink.batchRecordsPeak <= 512)
+        #expect(sink.batchRecordsPeak <= 2_048)
     }
 
     @Test func aFileThatANodeSavedIsApplied() async {

@@ -17,7 +17,7 @@ public struct ImportOptions: Sendable {
     public var resumeFrom: UInt64 = 1
     /// Counts malformed and refused lines instead of stopping at the first.
     public var skipBad = false
-    public var batchRecordsMax = 512
+    public var batchRecordsMax = 2_048
     public var batchBytesMax = 1 << 20
     public var batchesInFlightMax = 4
     /// One record larger than this still goes, alone.
