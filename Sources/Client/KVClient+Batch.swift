@@ -8,7 +8,7 @@ extension KVClient {
     /// and returns one result for each operation, in their order.
     ///
     /// Operations on one key are done in their order, others in any. Each has its own result: what
-    /// ``KVError`` it failed with, as the single request would. Parts that have certainly not been done are sent again,
+    /// `KVError` it failed with, as the single request would. Parts that have certainly not been done are sent again,
     /// and parts of nothing but gets, or nothing but puts and deletes without a condition, also where their answer was
     /// lost; other writes fail with `outcomeUnknown` then.
     ///

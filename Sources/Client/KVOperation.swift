@@ -9,10 +9,8 @@ public struct KVOperation: Sendable, Hashable {
     /// Reads the value under `key`; the leader answers.
     public static func get(_ key: some Sequence<UInt8>) -> KVOperation { KVOperation(key, .get) }
 
-    /// Writes `value` under `key`.
-    /// - Parameters:
-    ///   - ttl: after how long it is gone, 1 ms at least; nil for never.
-    ///   - condition: what has to be found for it; nil for anything.
+    /// Writes `value` under `key`. After `ttl`, 1 ms at least, it is gone; nil is for never. A `condition` says what has to
+    /// be found for it.
     public static func put(
         _ key: some Sequence<UInt8>, _ value: ByteBuffer, ttl: TimeAmount? = nil,
         condition: WriteOptions.Condition? = nil
