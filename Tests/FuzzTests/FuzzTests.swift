@@ -5,7 +5,8 @@ import Testing
 
 /// A bounded run of every target, each in a process of its own, so that a trap names its input and ends nothing else.
 ///
-/// `DISTRIBKV_FUZZ_INPUTS` sets how many inputs each target gets, `DISTRIBKV_FUZZ_SEED` where they start; both are printed.
+/// The same inputs in every run, so that one that fails is the fault of what was changed. `DISTRIBKV_FUZZ_INPUTS` sets how
+/// many each target gets, `DISTRIBKV_FUZZ_SEED` where they start (`random` for others); both are printed.
 @Suite(.serialized) struct FuzzTests {
     private static func number(_ name: String) -> UInt64? {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
@@ -19,7 +20,8 @@ import Testing
 
     @Test(arguments: FuzzTargets.all.map(\.name)) func target(name: String) async throws {
         let inputs = FuzzTests.number("DISTRIBKV_FUZZ_INPUTS") ?? FuzzTests.inputs[name] ?? FuzzTests.inputsDefault
-        let seed = FuzzTests.number("DISTRIBKV_FUZZ_SEED") ?? UInt64.random(in: 0...1 << 40)
+        let isRandom = ProcessInfo.processInfo.environment["DISTRIBKV_FUZZ_SEED"] == "random"
+        let seed = isRandom ? UInt64.random(in: 0...1 << 40) : FuzzTests.number("DISTRIBKV_FUZZ_SEED") ?? 1_000_000
         let (status, output) = try FuzzTests.fuzz([name, "--inputs", "\(inputs)", "--seed", "\(seed)"])
         print(output, terminator: "")
         #expect(status == 0, "\(output)")

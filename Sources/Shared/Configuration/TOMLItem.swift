@@ -22,11 +22,14 @@ indirect enum TOMLItem {
             let line = text.utf8[..<end].count { $0 == UInt8(ascii: "\n") } + 1
             throw KVError(.invalidConfiguration, "\(file):\(line): not valid TOML: the file contains a NUL byte")
         }
-        if let line = lineOfUnreadableHeader(text) {
+        if let line = TOMLAssertions.lineOfUnreadableHeader(text) {
             throw KVError(
                 .invalidConfiguration,
                 "\(file):\(line): not valid TOML: the name of a table begins with a letter of a to z, a digit, _ or -; "
                     + "put any other in quotes")
+        }
+        if let line = TOMLAssertions.lineOfMissingValue(text) {
+            throw KVError(.invalidConfiguration, "\(file):\(line): not valid TOML: a value is missing before \"}\"")
         }
         do {
             return try members(of: TOMLTable(string: text))
@@ -37,27 +40,6 @@ indirect enum TOMLItem {
                 "\(file):\(error.source.begin.line): not valid TOML: \(ShownText.of(description, charactersMax: 500))",
                 cause: nil)
         }
-    }
-
-    /// The line of a `[` at whose name the library would not throw but end the process, by an assertion; nil for none.
-    private static func lineOfUnreadableHeader(_ text: String) -> Int? {
-        for (number, line) in text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
-            .enumerated()
-        {
-            let header = line.drop { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\t") }
-            guard header.first == UInt8(ascii: "[") else { continue }
-            let brackets = header.dropFirst().first == UInt8(ascii: "[") ? 2 : 1
-            let name = header.dropFirst(brackets).drop { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\t") }
-            guard let first = name.first else { return number + 1 }
-            switch first {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: "\""),
-                UInt8(ascii: "'"), UInt8(ascii: "]"):
-                continue
-            default: return number + 1
-            }
-        }
-        return nil
     }
 
     private static func members(of table: TOMLTable) -> [String: TOMLItem] {

@@ -38,7 +38,8 @@ struct RecordTarget: FuzzTarget {
         }
         let (key, value) = (Array(record.key.readableBytesView), record.value.map { Array($0.readableBytesView) })
         try expect(
-            key == bytes("key") && value == bytes("value"), "read as \(key) = \(value as Any), Foundation differs")
+            unmarked(key) == bytes("key").map(unmarked) && value.map(unmarked) == bytes("value").map(unmarked),
+            "read as \(key) = \(value as Any), Foundation differs")
         guard let stored = record.value else { return }
         var line = ByteBuffer()
         record.key.withUnsafeReadableBytes { key in
@@ -53,6 +54,17 @@ struct RecordTarget: FuzzTarget {
         let again = try RecordLine(line.getSlice(at: line.readerIndex, length: line.readableBytes - 1) ?? line)
         try expect(again == record, "\(record) comes back as \(again)")
     }
+}
+
+/// The bytes without byte order marks: Foundation drops those at the start of a string and behind escapes, here they belong
+/// to the value.
+private func unmarked(_ bytes: [UInt8]) -> [UInt8] {
+    var kept: [UInt8] = []
+    for byte in bytes {
+        kept.append(byte)
+        if kept.suffix(3).elementsEqual("\u{feff}".utf8) { kept.removeLast(3) }
+    }
+    return kept
 }
 
 /// Bodies of batches.
