@@ -135,7 +135,7 @@ extension ClusterTests {
         @Test(.timeLimit(.minutes(5)), arguments: ["router", "node-0"])
         func importGoesOn(victim: String) async throws {
             try await TestCluster.running(.ring(shards: 2, nodes: 2, replicas: 2, durability: "always")) { cluster in
-                let count = 8_000
+                let count = CommandLine.manyRecords
                 let records = CommandLine.records(count, prefix: "long")
                 let path = "\(cluster.directory)/long.tsv"
                 try writeFile(path, CommandLine.text(of: records, "tsv"))
@@ -163,7 +163,7 @@ extension ClusterTests {
         @Test(.timeLimit(.minutes(5)))
         func importResumes() async throws {
             try await TestCluster.running(.ring(shards: 2, nodes: 2, replicas: 1)) { cluster in
-                let count = 8_000
+                let count = CommandLine.manyRecords
                 let records = CommandLine.records(count, prefix: "resume")
                 let path = "\(cluster.directory)/resume.tsv"
                 try writeFile(path, CommandLine.text(of: records, "tsv"))
@@ -189,6 +189,9 @@ extension ClusterTests {
                 try await CommandLine.expect(records, in: cluster)
             }
         }
+
+        /// Enough that an import is under way for a second or more: a batch has up to 2,048.
+        private static let manyRecords = 40_000
 
         private static func records(_ count: Int, prefix: String) -> [(key: String, value: String)] {
             (0..<count).map { ("\(prefix)/\($0)", "value \($0) of \(prefix)") }
