@@ -113,12 +113,15 @@ let package = Package(
             ["ReplicatorService", "Configuration", "Observability", "Sharding", "Core", argumentParser, logging]),
 
         // kv
-        library("ImportPipeline", "CLI/Import", ["Core", "Wire", "DistribKVClient", nioCore, nioPosix]),
+        library("TerminalText", "CLI/Text"),
+        library(
+            "ImportPipeline", "CLI/Import", ["Core", "Wire", "DistribKVClient", "TerminalText", nioCore, nioPosix]),
+        library("BenchReport", "CLI/BenchReport", ["Core", "TerminalText"]),
         program(
             "kv", "CLI/Commands",
             [
-                "Core", "Sharding", "Wire", "DistribKVClient", "ImportPipeline", nioCore, nioPosix, nioHTTP1,
-                argumentParser,
+                "Core", "Sharding", "Wire", "DistribKVClient", "TerminalText", "ImportPipeline", "BenchReport", nioCore,
+                nioPosix, nioHTTP1, argumentParser,
             ]),
 
         // What several test targets share.
@@ -160,12 +163,15 @@ let package = Package(
                 "TestSupport", "DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioPosix,
                 nioHTTP1,
             ]),
-        tests("ImportPipelineTests", ["TestSupport", "ImportPipeline", "DistribKVClient", "Core", nioCore, nioPosix]),
+        tests(
+            "ImportPipelineTests",
+            ["TestSupport", "ImportPipeline", "TerminalText", "DistribKVClient", "Core", nioCore, nioPosix]),
+        tests("BenchReportTests", ["TestSupport", "BenchReport", "Core"]),
         tests(
             "CommandLineTests",
             [
-                "TestSupport", "kv", "DistribKVClient", "ImportPipeline", "Sharding", "Wire", "Core", nioCore, nioHTTP1,
-                argumentParser,
+                "TestSupport", "kv", "DistribKVClient", "TerminalText", "ImportPipeline", "BenchReport", "Sharding",
+                "Wire", "Core", nioCore, nioHTTP1, argumentParser,
             ]),
         tests(
             "ReplicatorTests",

@@ -1,3 +1,4 @@
+import TerminalText
 import Core
 import DistribKVClient
 import ImportPipeline

@@ -1,4 +1,5 @@
 public import ArgumentParser
+import TerminalText
 import Core
 import DistribKVClient
 public import ImportPipeline

@@ -1,26 +1,10 @@
 import NIOCore
+import TerminalText
 
-/// Columns for people, and rows for scripts.
-enum TextTable {
+/// Rows for scripts, and bytes as cells.
+extension TextTable {
     /// Bytes of a key or value that a cell shows.
     static let cellBytesMax = 100
-
-    /// One line per row, cells padded to the width of their column.
-    static func render(_ rows: [[String]], rightAligned: Set<Int> = []) -> String {
-        let widths = rows.first.map { $0.indices.map { column in rows.map { $0[column].count }.max() ?? 0 } } ?? []
-        var text = ""
-        for row in rows {
-            var line = ""
-            for (column, cell) in row.enumerated() {
-                let padding = String(repeating: " ", count: widths[column] - cell.count)
-                line += rightAligned.contains(column) ? padding + cell : cell + padding
-                line += "  "
-            }
-            while line.last == " " { line.removeLast() }
-            text += line + "\n"
-        }
-        return text
-    }
 
     /// One line per row, tabs between the cells; a tab or line break in a cell is a space.
     static func raw(_ rows: [[String]]) -> ByteBuffer {
