@@ -1,0 +1,1 @@
+"""What the programs in Benchmarks/ share: processes, clusters, load clients, and the tables that come out."""
