@@ -56,6 +56,24 @@ public struct LatencySummary: Sendable, Hashable, Codable {
         histogram = counts
     }
 
+    /// Takes single latencies, in any order; nil where there is none. Counts are kept to three digits.
+    public init?(nanoseconds values: [UInt64]) {
+        var buckets: [(upper: UInt64, count: UInt64)] = []
+        for value in values.sorted() {
+            var step: UInt64 = 1
+            while value / step >= 1_000 { step *= 10 }
+            let upper = (value + step - 1) / step * step
+            if buckets.last?.upper == upper {
+                buckets[buckets.count - 1].count += 1
+            } else {
+                buckets.append((upper, 1))
+            }
+        }
+        let sum = values.reduce(0.0) { $0 + Double($1) }
+        self.init(
+            buckets: buckets, microseconds: 0.001, mean: sum / Double(Swift.max(values.count, 1)), max: values.max())
+    }
+
     /// Requests in the histogram.
     public var count: UInt64 { histogram.reduce(0) { $0 + $1.count } }
 

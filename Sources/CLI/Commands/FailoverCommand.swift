@@ -25,10 +25,6 @@ struct FailoverCommand: AsyncParsableCommand {
             Exits with 3 where nothing was changed because it was refused or nobody answered.
             """)
 
-    /// For a replica to say where it stands.
-    private static let historyTimeout = TimeAmount.seconds(2)
-    private static let roundsMax = 3
-
     @OptionGroup var cluster: ClusterOptions
     @OptionGroup var output: OutputOptions
     @Argument(help: "The shard's name.")
@@ -40,7 +36,9 @@ struct FailoverCommand: AsyncParsableCommand {
     var force = false
 
     func run() async throws {
-        let report = try await cluster.withClient { try await failOver($0) }
+        let change = LeaderChange(
+            shard: shard, target: to, force: force, timeout: cluster.requestTimeout(default: 10))
+        let report = try await cluster.withClient { try await change.run($0) }
         try await output.write(
             json: report, table: FailoverText.render(report),
             raw: TextTable.raw([
@@ -49,96 +47,6 @@ struct FailoverCommand: AsyncParsableCommand {
                     report.isComplete ? "complete" : "incomplete",
                 ]
             ]))
-    }
-
-    private func failOver(_ client: KVClient) async throws -> FailoverReport {
-        var topology = try await client.refreshTopology()
-        for _ in 1...Self.roundsMax {
-            let shard = try topology.shardForCommand(shard)
-            let plan = FailoverPlan(shard: shard, target: to, force: force)
-            let answers = await Self.histories(of: shard, client)
-            let newest = try await client.topology()
-            if newest.epoch == topology.epoch {
-                return try await carryOut(plan.decide(answers), plan, answers, topology, client)
-            }
-            // Whoever told us the topology has not heard of the newest.
-            topology = newest
-        }
-        throw KVError(.conflict, "the topology changes all the time: look at kv status and try again")
-    }
-
-    private func carryOut(
-        _ decision: FailoverPlan.Decision, _ plan: FailoverPlan, _ answers: [NodeAddress: FailoverPlan.Answer],
-        _ topology: Topology, _ client: KVClient
-    ) async throws -> FailoverReport {
-        switch decision {
-        case .refuse(let failure): throw failure
-        case .leadsAlready(let leader): return try leadsAlready(leader, plan, answers, topology)
-        case .promote(let candidate): return try await promote(candidate, topology, client)
-        case .handOver(let target):
-            let failure: KVError
-            switch await handOver(plan.shard, to: target, client) {
-            case .success(let report): return report
-            case .failure(let error): failure = error
-            }
-            guard force else { throw failure }
-            Console.error("kv: \(plan.shard.leader) did not hand over: \(failure); taking it over by force")
-            return try await promote(target, topology, client)
-        }
-    }
-
-    private func handOver(
-        _ shard: ShardTopology, to target: NodeAddress, _ client: KVClient
-    ) async -> Result<FailoverReport, KVError> {
-        do throws(KVError) {
-            let request = try NodeRequest.post(APIPath.handover(shard: shard.name), HandoverRequest(to: target))
-            return .success(
-                try await client.ask(shard.leader, request, for: FailoverReport.self, timeout: timeout))
-        } catch {
-            return .failure(error)
-        }
-    }
-
-    private func promote(
-        _ candidate: NodeAddress, _ topology: Topology, _ client: KVClient
-    ) async throws -> FailoverReport {
-        let promote = PromoteRequest(epoch: topology.epoch, force: force)
-        let request = try NodeRequest.post(APIPath.promote(shard: shard), promote)
-        return try await client.ask(candidate, request, for: FailoverReport.self, timeout: timeout)
-    }
-
-    private func leadsAlready(
-        _ leader: NodeAddress, _ plan: FailoverPlan, _ answers: [NodeAddress: FailoverPlan.Answer],
-        _ topology: Topology
-    ) throws -> FailoverReport {
-        let position = try answers[leader]?.get().position
-        return FailoverReport(
-            shard: shard, epoch: topology.epoch, term: plan.shard.term, leader: leader, previousLeader: leader,
-            lsn: position?.lsn ?? 0, version: position?.version ?? Version.zero.hexDigits, isComplete: true,
-            leaderLastSeen: nil, unreachable: [], writesHeldMilliseconds: nil)
-    }
-
-    private var timeout: TimeAmount { cluster.requestTimeout(default: 10) }
-
-    /// Asks every replica at once.
-    private static func histories(
-        of shard: ShardTopology, _ client: KVClient
-    ) async -> [NodeAddress: FailoverPlan.Answer] {
-        await withTaskGroup(of: (NodeAddress, FailoverPlan.Answer).self) { group in
-            for address in shard.replicas {
-                group.addTask {
-                    let request = NodeRequest(method: .GET, target: APIPath.history(shard: shard.name))
-                    do throws(KVError) {
-                        let document = try await client.ask(
-                            address, request, for: HistoryDocument.self, timeout: historyTimeout)
-                        return (address, .success(document))
-                    } catch {
-                        return (address, .failure(error))
-                    }
-                }
-            }
-            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
-        }
     }
 }
 
