@@ -2,7 +2,9 @@
 // none of it and writes the same answer of a status, three fields and BODY_BYTES, which is what a node sends for a value.
 // Each read counts as one request, so it is a floor for clients that do not pipeline.
 //
-//   http_floor PORT
+// With several ports it stands in for as many nodes, where a router has to find somebody alive.
+//
+//   http_floor PORT ...
 #define _GNU_SOURCE  // accept4
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -13,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BODY_BYTES = 100, EVENTS_MAX = 128, BACKLOG = 1024 };
+enum { BODY_BYTES = 100, EVENTS_MAX = 128, BACKLOG = 1024, PORTS_MAX = 1000 };
 
 static void fail(const char *what) {
   perror(what);
@@ -47,8 +49,8 @@ static void take_connections(int queue, int listener) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 2) {
-    fprintf(stderr, "usage: http_floor PORT\n");
+  if (argc < 2 || argc - 1 > PORTS_MAX) {
+    fprintf(stderr, "usage: http_floor PORT ..., at most %d of them\n", PORTS_MAX);
     return 2;
   }
   char answer[512], request[16384];
@@ -58,15 +60,16 @@ int main(int argc, char **argv) {
   memset(answer + size, 'v', BODY_BYTES);
   size += BODY_BYTES;
 
-  int listener = listen_on(atoi(argv[1])), queue = epoll_create1(0);
-  watch(queue, listener);
+  int queue = epoll_create1(0), last_listener = 0;
+  // Descriptors are given out in order, so that whatever is not above the last of these is a listener.
+  for (int i = 1; i < argc; i++) watch(queue, last_listener = listen_on(atoi(argv[i])));
   struct epoll_event events[EVENTS_MAX];
   for (;;) {
     int count = epoll_wait(queue, events, EVENTS_MAX, -1);
     for (int i = 0; i < count; i++) {
       int fd = events[i].data.fd;
-      if (fd == listener) {
-        take_connections(queue, listener);
+      if (fd <= last_listener) {
+        take_connections(queue, fd);
       } else if (read(fd, request, sizeof request) <= 0 || write(fd, answer, size) != size) {
         close(fd);
       }

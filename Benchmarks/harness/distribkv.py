@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -46,14 +47,18 @@ def sharding(shards, durability, router_mode="redirect", extra=""):
     return text
 
 
+def wait_until_ready(server):
+    server.wait_until(lambda: ask(server.port, "GET", "/readyz")[0] == 200)
+
+
 class Cluster:
     """One shard: a leader, its followers and, where there are some, a replicator; routers where they are asked for.
 
     `leader`, `followers`, `replicator` and `routers` (by mode) are servers of the session.
     """
 
-    def __init__(self, session, programs, name, durability="os", followers=0, routers=(), extra=""):
-        self.session, self.programs, self.name = session, programs, name
+    def __init__(self, session, programs, name, durability="os", followers=0, routers=(), extra="", environment=None):
+        self.session, self.programs, self.name, self.environment = session, programs, name, environment
         self.directory = session.directory / name
         self.directory.mkdir()
         ports = free_ports(2 + followers + len(routers))
@@ -68,7 +73,7 @@ class Cluster:
         for mode, port in zip(routers, ports[2 + followers :]):
             self.routers[mode] = self.start(f"router-{mode}", "router", port, mode=mode)
         for server in self.all():
-            server.wait_until(lambda: ask(server.port, "GET", "/readyz")[0] == 200)
+            wait_until_ready(server)
 
     def configuration(self, mode):
         return self.directory / f"{mode}.toml"
@@ -77,10 +82,25 @@ class Cluster:
         return self.session.start(
             f"{self.name}-{name}",
             [self.programs / program, "--config", self.configuration(mode), "--listen", f"127.0.0.1:{port}", *arguments],
-            port)
+            port, self.environment)
 
     def start_node(self, number, port):
         return self.start(f"node-{number}", "storage-node", port, "--data-dir", self.directory / f"data-{number}")
+
+    def start_again(self, number):
+        """Starts the node of that number, which has ended, on its data and at its address; 0 is the leader."""
+        if number == 0:
+            self.leader = self.start_node(0, self.leader.port)
+            return self.leader
+        self.followers[number - 1] = self.start_node(number, self.followers[number - 1].port)
+        return self.followers[number - 1]
+
+    def lsn(self, node):
+        """How many batches of the shard's log a node has."""
+        status, _, body = ask(node.port, "GET", "/replication/shard-0/position")
+        if status != 200:
+            raise OSError(f"the position was answered {status}: {body!r}")
+        return json.loads(body)["lsn"]
 
     def all(self):
         return [self.leader, *self.followers, *([self.replicator] if self.replicator else []), *self.routers.values()]

@@ -1,6 +1,7 @@
 """Processes and a temporary directory that are gone at the end, however the end comes."""
 
 import ctypes
+import os
 import shutil
 import signal
 import subprocess
@@ -25,13 +26,14 @@ def end_with_parent():
 class Server:
     """One server process and where it listens."""
 
-    def __init__(self, command, port, log):
+    def __init__(self, command, port, log, environment=None):
         self.port, self.log = port, Path(log)
         with open(log, "ab") as output:
             # A session of its own: Ctrl-C reaches this program alone, which then stops the servers in order.
             self.process = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=end_with_parent)
+                start_new_session=True, preexec_fn=end_with_parent,
+                env=os.environ | (environment or {}))
         self.pid = self.process.pid
 
     @property
@@ -54,6 +56,11 @@ class Server:
                 tail = self.log.read_text(encoding="utf-8", errors="replace")[-2_000:]
                 sys.exit(f"{self.process.args[0]} did not become ready in {seconds} s; the end of its log:\n{tail}")
             time.sleep(0.02)
+
+    def kill(self):
+        """What no program can prepare for."""
+        self.process.kill()
+        self.process.wait()
 
     def stop(self):
         if self.process.poll() is None:
@@ -88,11 +95,8 @@ class Session:
         shutil.rmtree(self.directory, ignore_errors=True)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def start(self, name, command, port):
-        server = Server(command, port, self.directory / f"{name}.log")
+    def start(self, name, command, port, environment=None):
+        server = Server(command, port, self.directory / f"{name}.log", environment)
         self.servers.append(server)
         return server
 
-    def stop(self, server):
-        server.stop()
-        self.servers.remove(server)

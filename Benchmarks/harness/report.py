@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from harness.figures import all_cpu, figure, losses, rate, ratio, rows_of, server_cpu
+from harness.targets import target_rows
 
 HEAD = ["server", "requests/s", "to the first", "p50 ms", "p99 ms", "CPU of the server, µs", "to the first", "CPU of all, µs"]
 
@@ -92,6 +93,11 @@ NOTES = """
 """.strip()
 
 
+def target_table(rows):
+    return table(["figure", "target", "median (least – most)", ""], [
+        [title, limit, spread(figure, ".2f"), "met" if is_met else "**missed**"] for title, limit, figure, is_met in rows])
+
+
 def compare_section(document, measures):
     settings, machine, versions = document["settings"], document["machine"], document["versions"]
     raw = document["rounds"]
@@ -108,6 +114,7 @@ def compare_section(document, measures):
     ]
     found = list(losses(raw, measures))
     lines += [f"- {line}" for line in found] or ["In nothing, in this run."]
+    lines += ["", "### Targets", "", target_table(target_rows(document))]
     for measure in measures:
         lines += ["", f"### {measure.title}", "", measure_table(raw, measure)]
     refused = sum(row["errors"] for row in raw)

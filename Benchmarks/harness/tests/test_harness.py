@@ -3,7 +3,8 @@
 import unittest
 
 from harness import figures, load, report
-from harness.measures import Measure
+from harness.measures import Measure, all_measures
+from harness.targets import TARGETS, target_rows
 
 WRK = """Running 2s test @ http://127.0.0.1:9007
   1 threads and 32 connections
@@ -60,6 +61,27 @@ class Figures(unittest.TestCase):
         raw = [row("node", 0, 100, 10.0), row("redis", 0, 100, 10.0, None)]
         self.assertEqual(list(figures.losses(raw, [MEASURE])), [])
         self.assertIn("| redis | 50 | 1.00 | 0.50 | – |", report.measure_table(raw, MEASURE))
+
+
+class Targets(unittest.TestCase):
+    def document(self, node_cpu):
+        """One round in which everything is the same, but for the CPU of nodes."""
+        rounds = []
+        for measure in all_measures():
+            for name in measure.contestants + measure.floors:
+                rounds.append(row(name, 0, 100, node_cpu if name.startswith("node") else 10.0) | {"measure": measure.name})
+        return {"rounds": rounds, "floors": [{name: {"cpu_us": 5.0} for name in ("get", "put1")}]}
+
+    def test_a_target_is_met_at_its_limit(self):
+        rows = list(target_rows(self.document(18.0)))
+        self.assertEqual(len(rows), len(TARGETS))
+        self.assertEqual((rows[0][1], rows[0][2].median, rows[0][3]), ("≤ 1.2", 1.2, True))
+
+    def test_a_target_is_missed_beyond_its_limit(self):
+        rows = list(target_rows(self.document(18.1)))
+        self.assertFalse(rows[0][3])
+        # As many writes as etcd are not eight times as many.
+        self.assertEqual((rows[2][1], rows[2][3]), ("≥ 8", False))
 
 
 class Section(unittest.TestCase):
