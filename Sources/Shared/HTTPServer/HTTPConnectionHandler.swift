@@ -56,6 +56,10 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     var answeredLast = false
     private var closing = Closing.no
     var lastActivity: NIODeadline
+    /// Heads that the decoder has read.
+    private(set) var headsRead = 0
+    /// The last of them, where its request ends where its length says and the connection goes on after it.
+    private var lastPlainHead: (target: String, meaning: KnownHead.Meaning)?
     private var readingPace: ReadingPace
     /// Is in the loop's list of connections whose answers go out at the end of the batch.
     var isInBatch = false
@@ -168,6 +172,8 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     // MARK: Receiving
 
     private func receive(_ head: HTTPRequestHead) {
+        headsRead += 1
+        lastPlainHead = nil
         let bodyBytesMax = loop.handler.bodyBytesMax(method: head.method, target: head.uri)
         switch incoming.begin(head, bodyBytesMax: bodyBytesMax, configuration: loop.configuration, now: loop.now) {
         case .refuse(let rejection):
@@ -177,11 +183,47 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         case .accept(let declaredBytes, let expectsContinue):
             guard loop.reserve(declaredBytes) else { return refuse(.overloaded) }
             incoming.reservedBytes = declaredBytes
+            if incoming.endsByLength, head.isKeepAlive {
+                lastPlainHead = (
+                    head.uri,
+                    KnownHead.Meaning(method: head.method, headers: head.headers, declaredBytes: declaredBytes)
+                )
+            }
             if expectsContinue {
                 continueWanted = true
                 sendContinueIfNext()
             }
         }
+    }
+
+    /// The head that the decoder has read last; nil where the next byte is not the first of its body, or of the request
+    /// after it.
+    func plainHead() -> (target: String, meaning: KnownHead.Meaning)? {
+        guard let last = lastPlainHead else { return nil }
+        lastPlainHead = nil
+        let isAtItsEnd = last.meaning.declaredBytes == 0 ? incoming.head == nil : incoming.isAtItsStart
+        return isAtItsEnd ? last : nil
+    }
+
+    /// A whole request, by a head that the decoder read before.
+    /// - Returns: false where the decoder must read it too: it is to be refused, or is the last one.
+    func receive(_ known: KnownHead, target: String, body: ByteBuffer) -> Bool {
+        let bytes = body.readableBytes
+        let method = known.meaning.method
+        guard accepting, !loop.draining, target.utf8.count <= loop.configuration.targetBytesMax,
+            bytes == 0 || bytes <= loop.handler.bodyBytesMax(method: method, target: target), loop.reserve(bytes)
+        else { return false }
+        corked = true
+        receive(
+            HTTPRequest(method: method, target: target, headers: known.headers(bodyBytes: bytes), body: body),
+            AnswerQueue.Slot(
+                isHead: method == .HEAD, isRead: method == .GET, keepAlive: true, saysKeepAlive: false,
+                reservedBytes: bytes))
+        return true
+    }
+
+    private func receive(_ request: HTTPRequest, _ slot: AnswerQueue.Slot) {
+        if mayDispatch, arrivals.isEmpty { dispatch(request, slot) } else { arrivals.append(.request(request, slot)) }
     }
 
     private func receive(_ bytes: ByteBuffer) {
@@ -212,7 +254,7 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
             saysKeepAlive: keepAlive && head.version.minor == 0, reservedBytes: incoming.reservedBytes)
         incoming = IncomingRequest()
         accepting = keepAlive
-        if mayDispatch, arrivals.isEmpty { dispatch(request, slot) } else { arrivals.append(.request(request, slot)) }
+        receive(request, slot)
     }
 
     /// The request now arriving is refused: its answer is the last one of this connection.

@@ -33,15 +33,19 @@ package final class HTTPLoop {
         self.dateField = HTTPDate.field(secondsSinceEpoch: HTTPDate.wallSeconds())
     }
 
-    /// Makes `channel` a connection of this loop: the decoder, and behind it the handler.
-    /// - Parameter isRefused: over the limit of connections: answered 503 whatever it asks.
-    package func serve(_ channel: any Channel, isRefused: Bool = false) throws {
+    /// Makes `channel` a connection of this loop: the decoder, before it what recognises heads, and behind it the handler.
+    /// - Parameters:
+    ///   - isRefused: over the limit of connections: answered 503 whatever it asks.
+    ///   - recognisesHeads: false leaves every head to the decoder, which makes no difference but in time.
+    package func serve(_ channel: any Channel, isRefused: Bool = false, recognisesHeads: Bool = true) throws {
         let decoder = ByteToMessageHandler(
             LimitedRequestDecoder(configuration: configuration),
             maximumBufferSize: LimitedRequestDecoder.bufferedBytesMax(configuration))
+        let connection = HTTPConnectionHandler(loop: self, isRefused: isRefused)
         let pipeline = channel.pipeline.syncOperations
+        if recognisesHeads { try pipeline.addHandler(KnownHeadHandler(connection: connection)) }
         try pipeline.addHandler(decoder)
-        try pipeline.addHandler(HTTPConnectionHandler(loop: self, isRefused: isRefused))
+        try pipeline.addHandler(connection)
     }
 
     /// Starts the regular look at deadlines; ``stop()`` ends it.

@@ -20,6 +20,8 @@ struct IncomingRequest {
     private(set) var bodyBytesMax = 0
     /// The peer offered to leave HTTP after this request. The decoder reads nothing behind such an offer.
     private(set) var offersUpgrade = false
+    /// Its head says how many bytes follow, and nothing else is expected of either side.
+    private(set) var endsByLength = false
     private var declaredBytes = 0
     var reservedBytes = 0
 
@@ -49,11 +51,15 @@ struct IncomingRequest {
         if let expectation = fields.expectation, !expectation.isEqualCaseInsensitiveASCII(to: "100-continue") {
             return .refuse(.unknownExpectation(expectation))
         }
+        endsByLength = !fields.chunked && !offersUpgrade && fields.expectation == nil
         let hasBody = declaredBytes > 0 || fields.chunked
         return .accept(
             declaredBytes: declaredBytes,
             expectsContinue: fields.expectation != nil && hasBody && head.version.minor > 0)
     }
+
+    /// All of the body is still to come.
+    var isAtItsStart: Bool { head != nil && receivedBytes == 0 }
 
     mutating func append(_ bytes: ByteBuffer) {
         if receivedBytes == 0 {
