@@ -36,6 +36,8 @@ let signals: Target.Dependency = .product(name: "UnixSignals", package: "swift-s
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
 
+let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
+
 let package = Package(
     name: "distribKV",
     platforms: [.macOS(.v15)],
@@ -52,6 +54,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
         // Shared: what every role builds on. Imports point down this list only.
@@ -116,11 +119,14 @@ let package = Package(
         library("TerminalText", "CLI/Text"),
         library(
             "ImportPipeline", "CLI/Import", ["Core", "Wire", "DistribKVClient", "TerminalText", nioCore, nioPosix]),
+        .systemLibrary(name: "CEpoll", path: "Sources/CLI/CEpoll"),
+        library("LoadGenerator", "CLI/LoadGenerator", ["CEpoll", "Core", "Sharding", "Wire", nioCore, histogram]),
         library("BenchReport", "CLI/BenchReport", ["Core", "TerminalText"]),
         program(
             "kv", "CLI/Commands",
             [
-                "Core", "Sharding", "Wire", "DistribKVClient", "TerminalText", "ImportPipeline", "BenchReport", nioCore,
+                "Core", "Sharding", "Wire", "DistribKVClient", "TerminalText", "ImportPipeline", "BenchReport",
+                "LoadGenerator", nioCore,
                 nioPosix, nioHTTP1, argumentParser,
             ]),
 

@@ -24,17 +24,21 @@ struct ClusterOptions: ParsableArguments {
 
     func requestTimeout(default seconds: Int64) -> TimeAmount { timeout ?? .seconds(seconds) }
 
+    /// Throws `KVError(.invalidArgument)` where what was given is no list of addresses.
+    func seeds() throws(KVError) -> [NodeAddress] {
+        try SeedList.parse(router ?? getenv(Self.variable).map { String(cString: $0) } ?? Self.standard)
+    }
+
     /// Runs `body` with a client and shuts the client down whatever happens.
     func withClient<Result>(
         _ configure: (inout KVClientConfiguration) -> Void = { _ in }, _ body: (KVClient) async throws -> Result
     ) async throws -> Result {
-        let text = router ?? getenv(Self.variable).map { String(cString: $0) } ?? Self.standard
         var configuration = KVClientConfiguration()
         configuration.requestTimeout = requestTimeout(default: 10)
         // Somebody is waiting at a prompt: about a second in all.
         configuration.attemptsMax = 6
         configure(&configuration)
-        let client = KVClient(seeds: try SeedList.parse(text), configuration: configuration)
+        let client = KVClient(seeds: try seeds(), configuration: configuration)
         do {
             let result = try await body(client)
             await client.shutdown()

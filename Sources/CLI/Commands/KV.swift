@@ -41,7 +41,7 @@ struct KV: AsyncParsableCommand {
         signal(SIGPIPE, SIG_IGN)
         do {
             try checkArguments()
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(BenchArguments.rewritten(Array(Swift.CommandLine.arguments.dropFirst())))
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {

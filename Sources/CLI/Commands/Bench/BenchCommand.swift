@@ -4,6 +4,12 @@ import ArgumentParser
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measures a cluster, and compares what was measured.",
-        subcommands: [BenchCompareCommand.self])
+        abstract: "Measures a cluster under load, and compares what was measured.",
+        discussion: """
+            EXAMPLES
+              kv bench --workload c --records 1000000 --connections 32 --duration 10s
+              kv bench --workload a --rate 20000 --json out.json
+              kv bench run --help
+            """,
+        subcommands: [BenchRunCommand.self, BenchCompareCommand.self], defaultSubcommand: BenchRunCommand.self)
 }

@@ -1,0 +1,158 @@
+import Core
+import Glibc
+
+/// An operation between its beginning and its end.
+struct Exchange {
+    var kind: OperationKind
+    /// What is on its way is a write.
+    var isWriting: Bool
+    /// Redirects followed by the request that is on its way.
+    var hops: UInt8 = 0
+    var scanCount: UInt8 = 0
+    /// Its latency counts.
+    var isMeasured: Bool
+    var client: Int32
+    /// Of its value, where it writes one.
+    var valueBytes: Int32 = 0
+    var key: UInt64
+    /// Of its value; see ``VerificationTable``.
+    var sequence: UInt64 = 0
+    /// What a verified read has to have at least.
+    var floor = VerificationTable.Floor.none
+    /// From when its latency counts: in an open loop the moment at which it was due.
+    var start: UInt64
+    /// When its request was sent, or the first of two.
+    var sent: UInt64
+}
+
+/// Exchanges in the order of their requests.
+struct ExchangeQueue: ~Copyable {
+    private let slots: UnsafeMutablePointer<Exchange>
+    private let mask: Int
+    private var head = 0
+    private(set) var count = 0
+
+    init(capacity: Int) {
+        var size = 1
+        while size < capacity { size *= 2 }
+        slots = .allocate(capacity: size)
+        mask = size - 1
+    }
+
+    deinit { slots.deallocate() }
+
+    var first: Exchange? { count > 0 ? slots[head & mask] : nil }
+
+    mutating func append(_ exchange: Exchange) {
+        precondition(count <= mask)
+        (slots + ((head + count) & mask)).initialize(to: exchange)
+        count += 1
+    }
+
+    mutating func removeFirst() -> Exchange {
+        precondition(count > 0)
+        defer {
+            head += 1
+            count -= 1
+        }
+        return slots[head & mask]
+    }
+}
+
+/// A socket of one client to one node, and the requests on it. Confined to its ``LoadLoop``.
+final class Connection {
+    enum State { case closed, connecting, open }
+
+    /// Its place in the loop's list.
+    let index: Int
+    let client: Int
+    let node: Int
+    var state = State.closed
+    /// -1 while it is closed.
+    var descriptor: CInt = -1
+    /// After a connection that failed: not before.
+    var retryAt: UInt64 = 0
+    /// Written and not answered, some of it perhaps still in ``output``.
+    var exchanges: ExchangeQueue
+    var output = ByteQueue(capacity: 1 << 10)
+    /// The beginning of an answer whose head is not complete.
+    var input = ByteQueue(capacity: 256)
+    var reader = AnswerReader()
+    var value = ValueReader()
+    /// Of a scan that is verified.
+    var content: [UInt8] = []
+    /// It stands in the loop's list of those that have output.
+    var isDirty = false
+    /// epoll tells when more can be written.
+    var awaitsRoom = false
+
+    init(index: Int, client: Int, node: Int, depth: Int) {
+        self.index = index
+        self.client = client
+        self.node = node
+        exchanges = ExchangeQueue(capacity: depth)
+    }
+
+    deinit { if descriptor >= 0 { Glibc.close(descriptor) } }
+
+    /// Forgets socket, output and what was read; the exchanges stay.
+    func close() {
+        if descriptor >= 0 { Glibc.close(descriptor) }
+        descriptor = -1
+        state = .closed
+        output.removeAll()
+        input.removeAll()
+        reader = AnswerReader()
+        value = ValueReader()
+        content = []
+        awaitsRoom = false
+    }
+}
+
+/// A server that requests go to.
+struct Node {
+    let address: NodeAddress
+    private let socketAddress: sockaddr_storage
+    private let socketAddressLength: socklen_t
+    /// What every request has behind its target, up to the end of the `host` field.
+    let tail: [UInt8]
+    /// `host:port`
+    let authority: [UInt8]
+
+    /// Throws `KVError(.unavailable)` where the host has no address.
+    init(_ address: NodeAddress) throws(KVError) {
+        self.address = address
+        authority = Array(address.description.utf8)
+        tail = Array(" HTTP/1.1\r\nhost: \(address)\r\n".utf8)
+        var hints = addrinfo()
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        var found: UnsafeMutablePointer<addrinfo>?
+        let status = getaddrinfo(address.host, String(address.port), &hints, &found)
+        defer { if found != nil { freeaddrinfo(found) } }
+        guard status == 0, let found, let source = found.pointee.ai_addr else {
+            throw KVError(.unavailable, "\(address) has no address: \(String(cString: gai_strerror(status)))")
+        }
+        var storage = sockaddr_storage()
+        memcpy(&storage, source, Int(found.pointee.ai_addrlen))
+        (socketAddress, socketAddressLength) = (storage, found.pointee.ai_addrlen)
+    }
+
+    /// A socket that connects, or nil where there is none to be had or the connection failed at once.
+    func connect() -> CInt? {
+        let type = CInt(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        let descriptor = socket(CInt(socketAddress.ss_family), type, 0)
+        guard descriptor >= 0 else { return nil }
+        var isOn: CInt = 1
+        setsockopt(descriptor, CInt(IPPROTO_TCP), TCP_NODELAY, &isOn, socklen_t(MemoryLayout<CInt>.size))
+        let status = withUnsafePointer(to: socketAddress) { storage in
+            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.connect(descriptor, $0, socketAddressLength)
+            }
+        }
+        guard status == 0 || errno == EINPROGRESS else {
+            Glibc.close(descriptor)
+            return nil
+        }
+        return descriptor
+    }
+}
