@@ -49,6 +49,10 @@ struct BenchRunCommand: AsyncParsableCommand {
         help: ArgumentHelp("Writes the results as JSON; --json file is the same.", valueName: "file"),
         completion: .file())
     var jsonFile: String?
+    @Option(
+        name: .customLong("html"), help: ArgumentHelp("Writes the results as a page with plots.", valueName: "file"),
+        completion: .file())
+    var htmlFile: String?
 
     func validate() throws {
         guard !verify || workload.valueSize.range.lowerBound >= LoadSettings.verifiedBytesMin else {
@@ -64,6 +68,7 @@ struct BenchRunCommand: AsyncParsableCommand {
     func run() async throws {
         let seed = workload.seed ?? UInt64.random(in: 0...0xFFFF_FFFF)
         let settings = loadSettings(seed: seed, seeds: try cluster.seeds())
+        if workload.seed == nil { Console.error("seed \(seed)") }
         try await cluster.withClient { client in
             let topology = via == .direct ? try await client.topology() : nil
             let session = BenchSession(settings: settings, topology: topology, client: client)
@@ -86,8 +91,9 @@ struct BenchRunCommand: AsyncParsableCommand {
     }
 
     private func write(_ report: RunReport, _ result: LoadResult) async throws {
-        try await Console.print(RunTable.render(report))
+        try await Console.write(ByteBuffer(string: RunTable.render(report)))
         if let jsonFile { try BenchFile.write(try report.json(), to: jsonFile) }
+        if let htmlFile { try BenchFile.write(Array(RunPage(report).html().utf8), to: htmlFile) }
         for example in result.verification?.examples ?? [] { Console.error("kv: \(example)") }
         if let verification = report.verification, !verification.isClean {
             throw CommandFailure(status: .conditionFailed, message: nil)
