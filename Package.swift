@@ -144,6 +144,13 @@ let package = Package(
             ], path: "Tests/Fuzz", exclude: ["run"], swiftSettings: settings),
         tests("FuzzTests", ["fuzz"]),
 
+        // The hot pieces one by one: .ci/instructions counts what they do.
+        .executableTarget(
+            name: "microbench",
+            dependencies: [
+                "Core", "Sharding", "HTTPServer", "Wire", "ServiceSupport", "LSM", nioCore, nioHTTP1, nioEmbedded,
+            ], path: "Benchmarks/Micro", swiftSettings: settings),
+
         tests("CoreTests", ["TestSupport", "Core"]),
         tests("ShardingTests", ["TestSupport", "Sharding", "Core"]),
         tests(
