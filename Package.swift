@@ -207,7 +207,8 @@ let package = Package(
         tests(
             "ClusterTests",
             [
-                "TestSupport", "DistribKVClient", "LSM", "Configuration", "Sharding", "Wire", "Core", nioCore,
+                "TestSupport", "BenchReport", "DistribKVClient", "LSM", "Configuration", "Sharding", "Wire", "Core",
+                nioCore,
                 nioPosix, nioHTTP1,
             ]),
     ],

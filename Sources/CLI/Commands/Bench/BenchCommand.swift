@@ -9,7 +9,10 @@ struct BenchCommand: AsyncParsableCommand {
             EXAMPLES
               kv bench --workload c --records 1000000 --connections 32 --duration 10s
               kv bench --workload a --rate 20000 --json out.json
+              kv bench compare before.json after.json
+              kv bench failover shard-0
               kv bench run --help
             """,
-        subcommands: [BenchRunCommand.self, BenchCompareCommand.self], defaultSubcommand: BenchRunCommand.self)
+        subcommands: [BenchRunCommand.self, BenchCompareCommand.self, BenchFailoverCommand.self],
+        defaultSubcommand: BenchRunCommand.self)
 }

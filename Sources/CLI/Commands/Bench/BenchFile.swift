@@ -1,13 +1,19 @@
-import FoundationEssentials
+import ImportPipeline
+import NIOCore
 
 /// Files that a benchmark writes.
 enum BenchFile {
-    /// Replaces the file at `path`.
-    static func write(_ bytes: [UInt8], to path: String) throws {
+    /// Replaces the file at `path` when all is written; `-` is standard output.
+    ///
+    /// Throws `KVError` where it cannot be written.
+    static func write(_ bytes: [UInt8], to path: String) async throws {
+        let file = try ExportFile(path: path)
         do {
-            try Data(bytes).write(to: URL(filePath: path), options: .atomic)
+            try await file.write(ByteBuffer(bytes: bytes))
+            try await file.finish()
         } catch {
-            throw CommandFailure(status: .usage, message: "cannot write \(path): \(error)")
+            file.discard()
+            throw error
         }
     }
 }

@@ -92,8 +92,8 @@ struct BenchRunCommand: AsyncParsableCommand {
 
     private func write(_ report: RunReport, _ result: LoadResult) async throws {
         try await Console.write(ByteBuffer(string: RunTable.render(report)))
-        if let jsonFile { try BenchFile.write(try report.json(), to: jsonFile) }
-        if let htmlFile { try BenchFile.write(Array(RunPage(report).html().utf8), to: htmlFile) }
+        if let jsonFile { try await BenchFile.write(try report.json(), to: jsonFile) }
+        if let htmlFile { try await BenchFile.write(Array(RunPage(report).html().utf8), to: htmlFile) }
         for example in result.verification?.examples ?? [] { Console.error("kv: \(example)") }
         if let verification = report.verification, !verification.isClean {
             throw CommandFailure(status: .conditionFailed, message: nil)
