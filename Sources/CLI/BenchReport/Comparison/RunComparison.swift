@@ -47,7 +47,7 @@ public struct RunComparison: Sendable, Equatable {
     /// The document's format.
     public static let currentFormat = 1
     /// Settings that may differ: where the cluster is, how long it was measured, and what is made up from what.
-    public static let freeSettings: Set<String> = ["router", "seed", "duration", "warmup"]
+    public static let freeSettings: Set<String> = ["router", "seed", "duration", "warm-up"]
 
     public var baseline: [Run]
     public var candidate: [Run]

@@ -57,6 +57,9 @@ struct BenchFailoverCommand: AsyncParsableCommand {
         completion: .file())
     var jsonFile: String?
 
+    /// Of the same load, not measured: connections are made.
+    private static let warmUp = Duration.seconds(1)
+
     private var runTime: Duration { .nanoseconds(duration?.nanoseconds ?? 10_000_000_000) }
     private var changeTime: Duration { .nanoseconds(after?.nanoseconds ?? 3_000_000_000) }
 
@@ -79,8 +82,11 @@ struct BenchFailoverCommand: AsyncParsableCommand {
         let report = try await cluster.withClient(configure) { client in
             let topology = try await client.refreshTopology()
             let shards = try shard.map { [try topology.shardForCommand($0)] } ?? topology.shards
-            let load = SteadyLoad(plan(shards, topology), client)
-            await load.warmUp()
+            let plan = plan(shards, topology)
+            var warmUp = plan
+            (warmUp.duration, warmUp.prefix) = (Self.warmUp, plan.prefix + "/warm-up")
+            await SteadyLoad(warmUp, client).run(from: .now)
+            let load = SteadyLoad(plan, client)
             let started = Date()
             let start = ContinuousClock.now
             async let change = changeLeader(from: start)
@@ -142,7 +148,7 @@ struct BenchFailoverCommand: AsyncParsableCommand {
 
     private var settings: [String: String] {
         var settings = [
-            "rate": "\(rate)", "value_size": "\(valueSize)", "consistency": consistency.rawValue,
+            "rate": "\(rate)", "value-size": "\(valueSize)", "consistency": consistency.rawValue,
             "timeout": "\(cluster.requestTimeout(default: 5).nanoseconds / 1_000_000)ms",
         ]
         if let shard {

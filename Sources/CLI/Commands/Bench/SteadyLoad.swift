@@ -85,14 +85,6 @@ final class SteadyLoad: Sendable {
         }
     }
 
-    /// Has connections made, so that the first requests need not wait for them.
-    func warmUp() async {
-        for number in 0..<plan.shards.count {
-            // Where it fails the run will tell.
-            _ = try? await client.get(plan.key(number).utf8, options: ReadOptions(consistency: .leader))
-        }
-    }
-
     /// By shard, then `write` and `read`.
     func operations() -> [String: [String: FailoverRunReport.Operation]] {
         let end = UInt64(max(0, plan.duration.seconds) * 1e9)
