@@ -90,9 +90,8 @@ require_swift() {
         fail "Swift $version is too old: Swift 6.1 or newer is needed (https://www.swift.org/install/linux/)"
 }
 
-# How the programs that run are built. The Swift runtime is linked in, so they need no toolchain where they run. Its
-# checks for exclusive access cost a twentieth of a request; the tests run with them (docs/adr/0005).
-RELEASE_OPTIONS=(--static-swift-stdlib -Xswiftc -enforce-exclusivity=unchecked)
+# How the programs that run are built. Asked for when the packages are there.
+release_options() { mapfile -t RELEASE_OPTIONS < <("$ROOT/compose/release-options"); }
 
 # ---- the build -----------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def programs(folder=None):
     if folder is None:
         products = " ".join(f"--product {name}" for name in PROGRAMS)
         for product in products.split("--product ")[1:]:
-            shell('require_packages "${PACKAGES[@]}"; require_swift; '
+            shell('require_packages "${PACKAGES[@]}"; require_swift; release_options; '
                   f'build "{product.strip()} (release)" -c release "${{RELEASE_OPTIONS[@]}}" --product {product.strip()}')
         folder = ROOT / ".build/release"
     folder = Path(folder).resolve()
