@@ -179,6 +179,9 @@ let package = Package(
         tests(
             "ImportPipelineTests",
             ["TestSupport", "ImportPipeline", "TerminalText", "DistribKVClient", "Core", nioCore, nioPosix]),
+        tests(
+            "LoadGeneratorTests",
+            ["TestSupport", "LoadGenerator", "HTTPServer", "Sharding", "Core", nioCore, nioPosix, nioHTTP1]),
         tests("BenchReportTests", ["TestSupport", "BenchReport", "Core"]),
         tests(
             "CommandLineTests",

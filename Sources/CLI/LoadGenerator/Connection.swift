@@ -110,7 +110,7 @@ final class Connection {
 }
 
 /// A server that requests go to.
-struct Node {
+final class Node {
     let address: NodeAddress
     private let socketAddress: sockaddr_storage
     private let socketAddressLength: socklen_t

@@ -69,7 +69,8 @@ extension LoadLoop {
         if settings.via == .direct {
             // The topology is older than this node's.
             shared.wantsTopology.store(true, ordering: .relaxed)
-            if exchange.isWriting { routes?.learn(leader: node, of: position(of: exchange.key)) }
+            let position = position(of: exchange.key)
+            if exchange.isWriting { routes?.learn(leader: node, of: position) }
         }
         send(exchange, to: node, target: target, at: now)
     }

@@ -28,19 +28,16 @@ extension LoadLoop {
     /// A client has room for an operation.
     func free(_ client: Int, at now: UInt64) {
         guard endedAt == nil else { return }
-        if schedule == nil { begin(client, due: now, at: now) } else { idle.append(client) }
+        if openLoop == nil { begin(client, due: now, at: now) } else { openLoop?.free(client) }
     }
 
-    /// Begins what is due, as far as clients have room; what has waited too long for that never begins.
+    /// Begins what is due, as far as clients have room.
     private func beginDue(at now: UInt64) {
-        while endedAt == nil, let due = schedule?.next, due <= now {
-            if now - due > settings.timeout {
-                _ = schedule?.take(now: now)
-                recordUnsent(due)
-            } else {
-                guard let client = idle.removeFirst() else { return }
-                _ = schedule?.take(now: now)
-                begin(client, due: due, at: now)
+        while endedAt == nil {
+            switch openLoop?.next(at: now) {
+            case .begin(let client, let due): begin(client, due: due, at: now)
+            case .unsent(let due): recordUnsent(due)
+            case .wait, nil: return
             }
         }
     }
@@ -63,7 +60,7 @@ extension LoadLoop {
         guard endedAt == nil else { return }
         endedAt = moment
         // What was due by then and found no room.
-        while let due = schedule?.take(now: moment) { recordUnsent(due) }
+        while let due = openLoop?.unsent(by: moment) { recordUnsent(due) }
     }
 
     /// Fails what was sent too long ago.
@@ -169,7 +166,7 @@ extension LoadLoop {
                 table.endWrite(exchange.key, sequence: exchange.sequence, Self.outcome(exchange, failure))
             }
         }
-        if let failure, failure.asksForPause, schedule == nil {
+        if let failure, failure.asksForPause, openLoop == nil {
             if endedAt == nil { resting.append((Int(exchange.client), now + Self.failurePause)) }
         } else {
             free(Int(exchange.client), at: now)

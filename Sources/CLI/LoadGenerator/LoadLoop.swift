@@ -57,9 +57,8 @@ final class LoadLoop {
     var sequence: UInt64
 
     // When they begin.
-    var schedule: Schedule?
-    /// Clients of an open loop that have room, each as often as it has.
-    var idle: IdleClients
+    /// nil in a closed loop.
+    var openLoop: OpenLoop?
     /// Clients of a closed loop that rest after a failure: each as often as it would begin an operation.
     var resting: [(client: Int, until: UInt64)] = []
     /// Keys of a load that have to be written again.
@@ -100,11 +99,11 @@ final class LoadLoop {
         nextSweep = start + Self.sweepInterval
         lastLoaded = start
         let count = settings.clients(ofThread: index)
-        idle = IdleClients(capacity: count * settings.pipelineDepth)
         if let rate = settings.rate {
             let share = Double(count) / Double(settings.connections)
-            schedule = Schedule(
+            let schedule = Schedule(
                 rate: rate * share, start: start, offset: Double(index) / Double(settings.threads))
+            openLoop = OpenLoop(schedule, slots: count * settings.pipelineDepth, patience: settings.timeout)
         }
         for seed in settings.seeds {
             nodes.append(try Node(seed))
@@ -155,7 +154,7 @@ final class LoadLoop {
         var next = min(nextSweep, recorder.intervalEnd)
         if let deadline { next = min(next, endedAt == nil ? deadline : next) }
         if endedAt == nil {
-            if let schedule, !idle.isEmpty { next = min(next, schedule.next) }
+            if let due = openLoop?.nextDue { next = min(next, due) }
             if let first = resting.first { next = min(next, first.until) }
         }
         return next > now ? next - now : 0
@@ -174,32 +173,6 @@ enum Clock {
         var time = timespec()
         clock_gettime(clock, &time)
         return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
-    }
-}
-
-/// A queue of clients that have room for an operation, in the order in which they got it.
-struct IdleClients {
-    private var slots: [Int32]
-    private var head = 0
-    private var count = 0
-
-    init(capacity: Int) { slots = Array(repeating: 0, count: max(1, capacity)) }
-
-    var isEmpty: Bool { count == 0 }
-
-    mutating func append(_ client: Int) {
-        precondition(count < slots.count)
-        slots[(head + count) % slots.count] = Int32(client)
-        count += 1
-    }
-
-    mutating func removeFirst() -> Int? {
-        guard count > 0 else { return nil }
-        defer {
-            head = (head + 1) % slots.count
-            count -= 1
-        }
-        return Int(slots[head])
     }
 }
 
