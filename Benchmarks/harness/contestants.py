@@ -47,6 +47,12 @@ def nodes(session, programs, records, keys, durability, with_routers):
     yield Contestant(f"node {durability}", {"node": alone.leader}, over_http(alone.leader.port, keys))
     yield Contestant(
         f"node {durability} + follower", {"node": pair.leader, **rest}, over_http(pair.leader.port, keys))
+    if with_routers:
+        router = pair.routers["redirect"]
+        # A tenth of the keys more, so that the others still find the same.
+        yield Contestant(
+            "router redirect, followed", {"router": router, "node": pair.leader, **rest},
+            load.KVBench(programs / "kv", router.address, max(1, keys // 10)))
     for mode, router in pair.routers.items():
         yield Contestant(
             f"router {mode}", {"router": router, "node": pair.leader, **rest}, over_http(router.port, keys))

@@ -1,10 +1,12 @@
 """Load clients. Each call runs one of them against one server and says what it saw."""
 
 import csv
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -90,6 +92,26 @@ class RedisBenchmark:
         return parse_redis_benchmark(run(
             ["redis-benchmark", "-p", self.port, "-c", connections, "-n", requests, "-r", self.keys, "-d", 100, "-P", depth,
              "-t", {"put": "set", "get": "get"}[operation], "--csv"]), requests)
+
+
+class KVBench:
+    """`kv bench` through a router whose redirects it follows, which wrk cannot. Its keys are its own: it loads them first."""
+
+    def __init__(self, kv, address, records):
+        self.command = [
+            kv, "bench", "--router", address, "--records", records, "--value-size", 100, "--keys", "uniform", "--via", "router"]
+        run([*self.command, "--phase", "load"])
+
+    def __call__(self, operation, seconds, connections, depth):
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            run([
+                *self.command, "--phase", "run", "--workload", operation, "--connections", connections, "--pipeline", depth,
+                "--duration", f"{seconds}s", "--warm-up", "0s", "--json", file.name])
+            report = json.loads(Path(file.name).read_text(encoding="utf-8"))
+        of = report["operations"][{"get": "read", "put": "update"}[operation]]
+        return Outcome(
+            requests=of["count"], seconds=report["duration_s"], errors=of["errors"], p50_ms=of["p50_us"] / 1_000,
+            p99_ms=of["p99_us"] / 1_000)
 
 
 def etcd_check(etcd, seconds):

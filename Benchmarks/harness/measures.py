@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 OS = ["node os", "node os + follower"]
-ROUTED = ["router redirect", "router proxy"]
+ROUTED = ["router redirect", "router redirect, followed", "router proxy"]
 ALWAYS = ["node always", "node always + follower"]
 EVERYSEC = ["redis everysec", "redis everysec + replica"]
 SYNCED = ["redis always", "redis always + replica"]

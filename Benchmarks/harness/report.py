@@ -81,7 +81,8 @@ NOTES = """
 - Clients: wrk with one thread for HTTP, redis-benchmark for Redis. Both are closed loops: p50 and p99 are of what was sent, at
   the most that a server takes. wrk formats a key a request in Lua and redis-benchmark in C, and client and server share
   the processors, so requests/s favours Redis; CPU does not depend on it.
-- `router redirect` answers 307 and no more: wrk does not follow. What a request costs that follows it is this and a node's row.
+- `router redirect` answers 307 and no more: wrk does not follow. `… followed` is `kv bench --via router`, which does, over
+  keys of its own (a tenth as many); there and at `router proxy` "all" is what the whole request costs.
 - Replicas follow without being waited for, here and at Redis. Our follower gets what the replicator reads from the
   leader's log and pushes; Redis's replica has the primary's stream, and appends to a file of its own with the same setting.
 - `redis everysec` syncs its file every second on a thread of its own; `node os` leaves that to the operating system.
