@@ -72,8 +72,7 @@ extension HTTPConnectionHandler {
         _ status: Int, _ contentLength: Int?, into buffer: inout ByteBuffer, fields: (inout ByteBuffer) -> Void
     ) {
         if buffer.capacity == 0 { buffer.reserveCapacity(512) }
-        buffer.writeStatusLine(status)
-        if let contentLength { buffer.writeContentLength(contentLength) }
+        buffer.writeStartOfHead(status: status, contentLength: contentLength)
         fields(&buffer)
         loop.handler.writeCommonFields(into: &buffer)
         buffer.writeBytes(loop.dateField)

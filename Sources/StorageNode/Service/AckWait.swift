@@ -1,4 +1,3 @@
-import Configuration
 import Core
 import HTTPServer
 import NIOCore
@@ -18,10 +17,11 @@ extension AckDemand {
     /// nil where the leader's own word is enough.
     /// - Throws: `bad-request` where more replicas are asked for than the shard has.
     init?(
-        _ guarantees: Guarantees, _ configuration: StorageNodeConfiguration, _ shard: ShardTopology
+        _ guarantees: Guarantees, defaultAck: AckLevel, _ shard: @autoclosure () -> ShardTopology
     ) throws(Problem) {
-        let level = guarantees.ack ?? configuration.replication.defaultAck
+        let level = guarantees.ack ?? defaultAck
         guard level != .leader else { return nil }
+        let shard = shard()
         let replicas = 1 + shard.followers.count
         guard let required = level.required(of: replicas) else {
             let origin = guarantees.ack == nil ? "[replication] default_ack = \"\(level)\"" : "ack=\(level)"

@@ -20,6 +20,7 @@ final class KeyHandler {
 
     private let node: Node
     private let eventLoop: any EventLoop
+    private let defaultAck: AckLevel
     private var view: NodeView
     /// By position in the view's topology.
     private var gatherers: [WriteGatherer?] = []
@@ -29,6 +30,7 @@ final class KeyHandler {
         self.node = node
         self.view = view
         self.eventLoop = eventLoop
+        defaultAck = node.configuration.replication.defaultAck
         use(view)
     }
 
@@ -327,7 +329,7 @@ final class KeyHandler {
         let demand: AckDemand?
         do throws(Problem) {
             operation = try KeyHandler.operation(key, asked)
-            demand = try AckDemand(asked.guarantees, node.configuration, view.topology.shards[position])
+            demand = try AckDemand(asked.guarantees, defaultAck: defaultAck, view.topology.shards[position])
             if demand != nil { try AckDemand.reserve(gatherer.replica) }
         } catch {
             return error
@@ -365,19 +367,26 @@ extension HTTPMethod {
 }
 
 extension ByteBuffer {
+    private static let versionFields: StaticString = "etag: \"0000000000000000\"\r\nkv-version: 0000000000000000\r\n"
+    /// Where the digits stand in them.
+    private static let versionOffsets = (tag: 7, version: 38)
+
     /// `etag` and `kv-version`.
     mutating func writeVersionFields(_ version: Version) {
-        writeStaticString("etag: \"")
-        writeHexDigits(version.rawValue)
-        writeStaticString("\"\r\nkv-version: ")
-        writeHexDigits(version.rawValue)
-        writeStaticString("\r\n")
-    }
-
-    private mutating func writeHexDigits(_ value: UInt64) {
         // Each nibble becomes a byte of its own, then a digit, eight at a time.
-        writeInteger(ByteBuffer.hexDigits(UInt32(truncatingIfNeeded: value >> 32)))
-        writeInteger(ByteBuffer.hexDigits(UInt32(truncatingIfNeeded: value)))
+        let high = ByteBuffer.hexDigits(UInt32(truncatingIfNeeded: version.rawValue >> 32)).bigEndian
+        let low = ByteBuffer.hexDigits(UInt32(truncatingIfNeeded: version.rawValue)).bigEndian
+        let fields = UnsafeRawBufferPointer(
+            start: ByteBuffer.versionFields.utf8Start, count: ByteBuffer.versionFields.utf8CodeUnitCount)
+        writeWithUnsafeMutableBytes(minimumWritableBytes: fields.count) { target in
+            target.copyMemory(from: fields)
+            let (tag, version) = ByteBuffer.versionOffsets
+            target.storeBytes(of: high, toByteOffset: tag, as: UInt64.self)
+            target.storeBytes(of: low, toByteOffset: tag + 8, as: UInt64.self)
+            target.storeBytes(of: high, toByteOffset: version, as: UInt64.self)
+            target.storeBytes(of: low, toByteOffset: version + 8, as: UInt64.self)
+            return fields.count
+        }
     }
 
     /// The eight hex digits of `value` as bytes, most significant first.

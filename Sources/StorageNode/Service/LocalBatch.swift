@@ -161,7 +161,9 @@ final class LocalBatch {
         let indices = part.ordered
         let demand: AckDemand?
         do throws(Problem) {
-            demand = try AckDemand(demands.guarantees, node.configuration, view.topology.shards[part.position])
+            demand = try AckDemand(
+                demands.guarantees, defaultAck: node.configuration.replication.defaultAck,
+                view.topology.shards[part.position])
             if demand != nil { try AckDemand.reserve(replica) }
         } catch {
             return settle(indices, .failed(error))

@@ -20,6 +20,7 @@ final class NodeHandler: HTTPHandler {
     private let snapshots: SnapshotHandler
     private let admin: ShardAdminHandler
     private let batches: BatchHandler
+    private let valueBytesMax: Int
 
     private init(node: Node, admin: ShardAdmin, view: NodeView, eventLoop: any EventLoop) {
         self.node = node
@@ -30,6 +31,7 @@ final class NodeHandler: HTTPHandler {
         snapshots = SnapshotHandler(node: node, view: view)
         self.admin = ShardAdminHandler(admin: admin, view: view, eventLoop: eventLoop)
         batches = BatchHandler(node: node, admin: admin, view: view, eventLoop: eventLoop)
+        valueBytesMax = node.configuration.storage.valueBytesMax
     }
 
     /// A handler that goes by the newest view of `node`, always. To be called on `eventLoop`.
@@ -59,11 +61,11 @@ final class NodeHandler: HTTPHandler {
     func bodyBytesMax(method: HTTPMethod, target: String) -> Int {
         switch method {
         case .PUT where target.hasPrefix(ReplicationHandler.pathPrefix): SnapshotHandler.bodyBytesMax
-        case .PUT: node.configuration.storage.valueBytesMax
+        case .PUT: valueBytesMax
         case .POST where ShortForm.isSet(target):
-            ShortForm.bodyBytesMax(valueBytesMax: node.configuration.storage.valueBytesMax)
+            ShortForm.bodyBytesMax(valueBytesMax: valueBytesMax)
         case .POST where BatchRequest.isBatch(target):
-            Limits.batchBytesMax(valueBytesMax: node.configuration.storage.valueBytesMax)
+            Limits.batchBytesMax(valueBytesMax: valueBytesMax)
         case .POST where target.hasPrefix(ReplicationHandler.pathPrefix): ReplicationHandler.bodyBytesMax(target)
         case .POST where target.hasPrefix(APIPath.topology): ShardAdminHandler.topologyBytesMax
         case .POST where target.hasPrefix(ShardAdminHandler.pathPrefix): ShardAdminHandler.bodyBytesMax(target)
