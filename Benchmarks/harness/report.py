@@ -90,7 +90,8 @@ NOTES = """
   asked through its JSON gateway; its reads are `serializable`, of at most 100,000 keys.
 - `etcd native` is `etcdctl check perf`: 1,000 clients over gRPC, keys of 256 bytes and values of 1,024, at most 15,000 puts a second.
 - `http floor` parses nothing and writes one answer. RocksDB's figures: `put1` one put a write on an empty database,
-  `put32` 32 puts a write, `sync…` with fsync, `loaded1` puts into a database that has all keys, `get` look-ups there.
+  `put32` 32 puts a write, `sync…` with fsync, `loaded1` puts into a database that has all keys, `get` look-ups there. "Linked in" is RocksDB's archive in the program, as
+  nodes have it, instead of the shared library; targets are held to the shared one.
 """.strip()
 
 
