@@ -214,6 +214,20 @@ import Testing
         }
     }
 
+    @Test func anOpenLoopBeginsAllThatIsDueBeforeItsEnd() async throws {
+        try await MemoryServer.run { server in
+            var settings = try settings("put", server, operations: nil)
+            settings.rate = 1_000
+            settings.warmUp = 50_000_000
+            settings.duration = 200_000_000
+            settings.timeout = 60_000_000_000
+            settings.connections = 300
+            let result = try await run(settings, server)
+            #expect(result.operations[.update]?.failures == [:])
+            #expect(result.answered == 200 && result.seconds == 0.2 && server.requests.count == 250)
+        }
+    }
+
     private func wait(_ condition: () -> Bool) async throws {
         let deadline = ContinuousClock.now + .seconds(60)
         while !condition() {

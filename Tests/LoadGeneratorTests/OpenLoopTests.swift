@@ -49,7 +49,7 @@ import Testing
             }
             answers.removeAll { $0.at <= now }
         }
-        while loop.unsent(by: end - 1) != nil { outcome.unsent += 1 }
+        while loop.unsent(before: end) != nil { outcome.unsent += 1 }
         return outcome
     }
 

@@ -11,6 +11,8 @@ extension LoadLoop {
         if endedAt == nil {
             recorder.advance(to: now)
             if let deadline, now >= deadline {
+                // What was due since the last look, and has room.
+                beginDue(at: deadline - 1)
                 endRun(at: deadline)
             } else if shared.isStopped.load(ordering: .relaxed) {
                 endRun(at: now)
@@ -59,8 +61,8 @@ extension LoadLoop {
     func endRun(at moment: UInt64) {
         guard endedAt == nil else { return }
         endedAt = moment
-        // What was due by then and found no room.
-        while let due = openLoop?.unsent(by: moment) { recordUnsent(due) }
+        // What was due before and found no room.
+        while let due = openLoop?.unsent(before: moment) { recordUnsent(due) }
     }
 
     /// Fails what was sent too long ago.

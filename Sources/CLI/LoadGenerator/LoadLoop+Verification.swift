@@ -57,6 +57,7 @@ extension LoadLoop {
         }
         guard origin.sequence < floor.sequence, !floor.isDoubtful else { return }
         recorder.verification.stale += 1
+        guard !settings.mayBeStale else { return }
         recorder.verification.note(
             "\(name(key)) has the value of write \(origin.sequence), and write \(floor.sequence) had been acknowledged")
     }

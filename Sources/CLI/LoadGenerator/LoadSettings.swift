@@ -71,6 +71,9 @@ public struct LoadSettings: Sendable {
         self.seed = seed
     }
 
+    /// Reads may be answered by followers, which may be behind: what is stale is counted, and no fault.
+    public var mayBeStale: Bool { !isConsistent && (via != .direct || readFrom == .any) }
+
     /// What stands behind the path of a read, a scan and a write.
     var readQuery: String { query([isConsistent ? "consistency=leader" : nil, proxyParameter]) }
     var writeQuery: String {

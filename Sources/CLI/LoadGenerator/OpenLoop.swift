@@ -67,10 +67,10 @@ struct OpenLoop {
     /// When ``next(at:)`` has something again; nil where a client has to get room first.
     var nextDue: UInt64? { idle.isEmpty ? nil : schedule.next }
 
-    /// The next of those that were due by the end of the run and had not begun: they never do.
-    mutating func unsent(by end: UInt64) -> UInt64? {
+    /// The next of those that were due before the end of the run and had not begun: they never do.
+    mutating func unsent(before end: UInt64) -> UInt64? {
         let due = schedule.next
-        guard due <= end else { return nil }
+        guard due < end else { return nil }
         schedule.take()
         return due
     }

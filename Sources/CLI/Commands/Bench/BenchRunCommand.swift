@@ -42,7 +42,7 @@ struct BenchRunCommand: AsyncParsableCommand {
     var readFrom: LoadSettings.ReadFrom = .leader
     @Option(help: "auto loads the records where they are not there; load, run, both.")
     var phase = Phase.auto
-    @Flag(help: "Values say whose they are, and every read is checked. Its findings end the program with 4.")
+    @Flag(help: "Values say whose they are, and every read is checked. Exits with 4 where one is wrong.")
     var verify = false
     @Option(
         name: .customLong(BenchArguments.jsonFile),
@@ -78,7 +78,7 @@ struct BenchRunCommand: AsyncParsableCommand {
             let result = try await session.run()
             let report = RunReport(
                 result, started: started, settings: shownSettings(seed: seed), machine: .current)
-            try await write(report, result)
+            try await write(report, result, mayBeStale: settings.mayBeStale)
         }
     }
 
@@ -90,13 +90,22 @@ struct BenchRunCommand: AsyncParsableCommand {
         }
     }
 
-    private func write(_ report: RunReport, _ result: LoadResult) async throws {
+    private func write(_ report: RunReport, _ result: LoadResult, mayBeStale: Bool) async throws {
         try await Console.write(ByteBuffer(string: RunTable.render(report)))
         if let jsonFile { try await BenchFile.write(try report.json(), to: jsonFile) }
         if let htmlFile { try await BenchFile.write(Array(RunPage(report).html().utf8), to: htmlFile) }
         for example in result.verification?.examples ?? [] { Console.error("kv: \(example)") }
-        if let verification = report.verification, !verification.isClean {
-            throw CommandFailure(status: .conditionFailed, message: nil)
+        if let verification = report.verification {
+            if verification.stale > 0, mayBeStale {
+                Console.error("stale values come from followers, which eventual reads allow")
+            }
+            let faults = verification.wrong + verification.missing + (mayBeStale ? 0 : verification.stale)
+            if faults > 0 { throw CommandFailure(status: .conditionFailed, message: nil) }
+        }
+        if result.wasInterrupted {
+            throw CommandFailure(
+                status: .interrupted,
+                message: "interrupted: the figures are of \(report.durationSeconds) s")
         }
         if report.requests == 0 {
             throw CommandFailure(status: .unavailable, message: "no operation ended: nothing was measured")
