@@ -61,3 +61,8 @@ class Instructions(unittest.TestCase):
 
     def test_a_new_piece_needs_a_threshold(self):
         self.assertEqual(len(instructions.judge({"instructions": 1, "allocations": 0}, None)), 1)
+
+    def test_a_threshold_may_have_a_tolerance_of_its_own(self):
+        known = {"instructions": 1_000, "allocations": 2, "tolerance": 0.15}
+        self.assertEqual(instructions.judge({"instructions": 1_150, "allocations": 2}, known), [])
+        self.assertEqual(len(instructions.judge({"instructions": 1_151, "allocations": 2}, known)), 1)
