@@ -64,5 +64,49 @@ extension ClusterTests {
                 #expect(run.output.contains("\(lost.lost) lost, 0 wrong, 0 not readable"))
             }
         }
+
+        @Test(.timeLimit(.minutes(3)))
+        func lagOfEveryFollower() async throws {
+            try await TestCluster.running(.ring(shards: 1, nodes: 3, replicas: 3)) { cluster in
+                try await cluster.waitForConvergence()
+                let file = "\(cluster.directory)/lag.json"
+                let arguments = ["--rate", "300", "--probes", "100", "--duration", "1s", "--timeout", "60s"]
+                let run = try await cluster.kv(["bench", "replication"] + arguments + ["--json", file])
+                #expect(run.status == .exited(0), "\(run)")
+                let report = try Self.report(ReplicationRunReport.self, at: file)
+                #expect(report.write?.count == 100 && report.write?.errors == 0, "\(run)")
+                #expect(Set(report.followers.keys) == Set(cluster.nodes[1...].map { "\($0)" }))
+                for (address, follower) in report.followers {
+                    let (lag, visible) = (try #require(follower.lag), try #require(follower.visible))
+                    #expect(lag.count == 100 && lag.errors == 0 && visible.count == 100, "\(address): \(run)")
+                    #expect(follower.read?.count == 100)
+                    // It lasts from an earlier moment to the same one.
+                    #expect(try #require(visible.latency).p50 > #require(lag.latency).p50)
+                }
+            }
+        }
+
+        /// What a follower lacks after a pause of the replicator is counted, and timed.
+        @Test(.timeLimit(.minutes(3)))
+        func followersCatchUp() async throws {
+            try await TestCluster.running(.ring(shards: 2, nodes: 2, replicas: 2)) { cluster in
+                try await cluster.waitForConvergence()
+                let replicator = try #require(cluster.process("replicator")?.pid)
+                let file = "\(cluster.directory)/catch-up.json"
+                let arguments = ["--catch-up", "3000", "--pause", "\(replicator)", "--timeout", "60s"]
+                let run = try await cluster.kv(["bench", "replication"] + arguments + ["--json", file])
+                #expect(run.status == .exited(0), "\(run)")
+                let report = try Self.report(ReplicationRunReport.self, at: file)
+                #expect(report.followers.count == 2)
+                let caughtUp = report.followers.values.compactMap(\.catchUp)
+                #expect(caughtUp.allSatisfy { $0.isDone && $0.keysBehind > 0 && ($0.keysPerSecond ?? 0) > 0 }, "\(run)")
+                // The replicator may have had some of them in hand when it was stopped.
+                let behind = caughtUp.reduce(0) { $0 + $1.keysBehind }
+                #expect(behind > 2_000 && behind <= 3_001, "\(run)")
+                try await cluster.waitForConvergence()
+                let nobody = try await cluster.kv(["bench", "replication", "--catch-up", "10", "--pause", "2147483647"])
+                #expect(nobody.status == .exited(2) && nobody.log.contains("cannot stop process"), "\(nobody)")
+            }
+        }
     }
 }

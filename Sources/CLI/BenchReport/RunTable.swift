@@ -45,7 +45,7 @@ public enum RunTable {
         var notes: [String] = []
         for name in report.operationNames {
             guard let operation = report.operations[name], operation.errors > 0 else { continue }
-            notes.append("errors of \(name): \(errorTypes(operation))")
+            notes.append("errors of \(name): \(errorTypes(operation.errorsByType))")
         }
         if let verification = report.verification {
             let counts = [
@@ -58,8 +58,8 @@ public enum RunTable {
     }
 
     /// `503: 1,234, timeout: 1`, the most frequent first.
-    static func errorTypes(_ operation: RunReport.Operation) -> String {
-        operation.errorsByType.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+    static func errorTypes(_ errors: [String: UInt64]) -> String {
+        errors.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
             .map { "\($0.key): \(Format.count($0.value))" }.joined(separator: ", ")
     }
 }

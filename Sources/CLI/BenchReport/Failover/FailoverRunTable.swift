@@ -17,7 +17,7 @@ public enum FailoverRunTable {
                 rows.append([label, name] + cells(operation))
                 label = ""
                 guard operation.requests.errors > 0 else { continue }
-                errors.append("errors of \(name) at \(shard): \(RunTable.errorTypes(operation.requests))")
+                errors.append("errors of \(name) at \(shard): \(RunTable.errorTypes(operation.requests.errorsByType))")
             }
         }
         var text = report.change.map { change($0) + "\n\n" } ?? ""

@@ -13,6 +13,8 @@ struct BenchCommand: AsyncParsableCommand {
               kv bench failover shard-0
               kv bench run --help
             """,
-        subcommands: [BenchRunCommand.self, BenchCompareCommand.self, BenchFailoverCommand.self],
+        subcommands: [
+            BenchRunCommand.self, BenchCompareCommand.self, BenchReplicationCommand.self, BenchFailoverCommand.self,
+        ],
         defaultSubcommand: BenchRunCommand.self)
 }
