@@ -186,7 +186,8 @@ let package = Package(
         tests(
             "CommandLineTests",
             [
-                "TestSupport", "kv", "DistribKVClient", "TerminalText", "ImportPipeline", "BenchReport", "Sharding",
+                "TestSupport", "kv", "DistribKVClient", "TerminalText", "ImportPipeline", "BenchReport",
+                "LoadGenerator", "Sharding",
                 "Wire", "Core", nioCore, nioHTTP1, argumentParser,
             ]),
         tests(

@@ -33,11 +33,12 @@ extension ClusterTests {
                     // Only the first one finds nothing there.
                     #expect(run.log.contains("loaded 300 records") == (index == 0), "\(run.log)")
                     let report = try report(json)
-                    #expect(report.requests == 600 && report.errors == 0, "\(report.operations)")
+                    #expect(report.requests == 600 && report.errors == 0, "\(options): \(run.output)")
                     let verification = try #require(report.verification)
                     let reads = ["read", "scan", "read_modify_write"].compactMap { report.operations[$0]?.count }
                     #expect(verification.checked == reads.reduce(0, +) && verification.isClean)
-                    #expect(report.operations.values.allSatisfy { $0.latency?.count == $0.count })
+                    let isWhole = report.operations.values.allSatisfy { $0.latency?.count == $0.count }
+                    #expect(isWhole)
                     #expect(try String(contentsOfFile: html, encoding: .utf8).contains("</html>"))
                 }
             }

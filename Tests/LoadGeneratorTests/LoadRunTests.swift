@@ -208,9 +208,20 @@ import Testing
             var settings = try settings("put", server, operations: 200)
             settings.rate = 1_000
             let result = try await run(settings, server)
-            #expect(result.answered == 200)
+            #expect(result.answered == 200 && result.errors == 0)
             // The last one is not due before.
             #expect(result.seconds >= 0.199)
+        }
+    }
+
+    /// More is due than its two clients can do: what the number of operations leaves out is no failure.
+    @Test func anOpenLoopOfANumberOfOperations() async throws {
+        try await MemoryServer.run { server in
+            var settings = try settings("put", server, operations: 300)
+            settings.rate = 1_000_000
+            settings.connections = 2
+            let result = try await run(settings, server)
+            #expect(result.answered == 300 && result.errors == 0 && server.requests.count == 300)
         }
     }
 

@@ -85,7 +85,9 @@ extension LoadLoop {
         if let operations = settings.operations, !isLoad,
             shared.begun.add(1, ordering: .relaxed).oldValue >= operations
         {
-            return endRun(at: now)
+            // What is due beyond their number belongs to no run.
+            endedAt = endedAt ?? now
+            return
         }
         var exchange = Exchange(
             kind: .insert, isWriting: true, isMeasured: due >= recorder.start, client: Int32(client), key: 0,

@@ -71,6 +71,9 @@ public struct LoadSettings: Sendable {
         self.seed = seed
     }
 
+    /// Sockets that a run may need: each client has one to each node.
+    public func descriptors(nodes: Int) -> Int { connections * max(1, nodes) + 64 }
+
     /// Reads may be answered by followers, which may be behind: what is stale is counted, and no fault.
     public var mayBeStale: Bool { !isConsistent && (via != .direct || readFrom == .any) }
 

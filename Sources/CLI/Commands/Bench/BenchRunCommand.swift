@@ -71,13 +71,15 @@ struct BenchRunCommand: AsyncParsableCommand {
         if workload.seed == nil { Console.error("seed \(seed)") }
         try await cluster.withClient { client in
             let topology = via == .direct ? try await client.topology() : nil
+            // Of redirects it is not known to how many nodes they lead.
+            try DescriptorLimit.require(settings.descriptors(nodes: topology?.nodes.count ?? 1))
             let session = BenchSession(settings: settings, topology: topology, client: client)
             if try await needsLoad(session) { try await session.load() }
             guard phase != .load else { return }
             let started = Date()
             let result = try await session.run()
             let report = RunReport(
-                result, started: started, settings: shownSettings(seed: seed), machine: .current)
+                result, started: started, settings: shownSettings(settings), machine: .current)
             try await write(report, result, mayBeStale: settings.mayBeStale)
         }
     }
@@ -142,15 +144,15 @@ extension BenchRunCommand {
     }
 
     /// What was asked for, by the names of the options.
-    private func shownSettings(seed: UInt64) -> [String: String] {
+    private func shownSettings(_ settings: LoadSettings) -> [String: String] {
         func seconds(_ nanoseconds: UInt64) -> String { "\(Double(nanoseconds) / 1e9)s" }
-        let settings = loadSettings(seed: seed, seeds: [])
         var shown = [
             "workload": workload.workload.name, "records": "\(workload.records)",
             "keys": (workload.keys ?? workload.workload.keys).rawValue, "value-size": "\(workload.valueSize)",
             "connections": "\(pace.connections)", "pipeline": "\(pace.pipeline)", "threads": "\(pace.threads)",
             "warm-up": seconds(settings.warmUp), "via": via.rawValue, "consistency": consistency.rawValue,
-            "seed": "\(seed)", "timeout": seconds(settings.timeout),
+            "router": settings.seeds.map(\.description).joined(separator: ","), "seed": "\(settings.seed)",
+            "timeout": seconds(settings.timeout),
         ]
         shown["rate"] = pace.rate.map { "\($0)" }
         shown["duration"] = settings.duration.map(seconds)
