@@ -103,21 +103,36 @@ class KVBench:
         run([*self.command, "--phase", "load"])
 
     def __call__(self, operation, seconds, connections, depth):
-        with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            run([
-                *self.command, "--phase", "run", "--workload", operation, "--connections", connections, "--pipeline", depth,
-                "--duration", f"{seconds}s", "--warm-up", "0s", "--json", file.name])
-            report = json.loads(Path(file.name).read_text(encoding="utf-8"))
+        report = report_of([
+            *self.command, "--phase", "run", "--workload", operation, "--connections", connections, "--pipeline", depth,
+            "--duration", f"{seconds}s", "--warm-up", "0s"])
         of = report["operations"][{"get": "read", "put": "update"}[operation]]
         return Outcome(
             requests=of["count"], seconds=report["duration_s"], errors=of["errors"], p50_ms=of["p50_us"] / 1_000,
             p99_ms=of["p99_us"] / 1_000)
 
 
+def report_of(command):
+    """What a command of `kv bench` writes as JSON."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        run([*command, "--json", file.name])
+        return json.loads(Path(file.name).read_text(encoding="utf-8"))
+
+
+def replication_lag(kv, address, rate, seconds):
+    """p99 in milliseconds from the leader's answer until its only follower has the write, at a fixed rate of writes."""
+    report = report_of([
+        kv, "bench", "replication", "--router", address, "--rate", int(rate), "--duration", f"{seconds}s"])
+    (follower,) = report["followers"].values()
+    return follower["lag"]["p99_us"] / 1_000
+
+
 def etcd_check(etcd, seconds):
     """`etcdctl check perf` for a while, counted by the member itself: it speaks etcd's native protocol."""
+    # A prefix of its own: it refuses one under which there are keys, and it is not left the time to delete them.
     checker = subprocess.Popen(
-        ["etcdctl", "--endpoints", etcd.server.address, "check", "perf", f"--load={ETCD_CHECK_LOAD}"],
+        ["etcdctl", "--endpoints", etcd.server.address, "check", "perf", f"--load={ETCD_CHECK_LOAD}",
+         f"--prefix=/check-{time.monotonic_ns()}/"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=os.environ | {"ETCDCTL_API": "3"})
     try:
         idle, deadline = etcd.puts(), time.monotonic() + ETCD_CHECK_START_SECONDS_MAX
