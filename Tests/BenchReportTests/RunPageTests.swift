@@ -55,6 +55,16 @@ import Testing
         #expect(page.all("rect", class: "bar c0").map { $0.attributes["y"] } == ["118", "118"])
     }
 
+    /// Chance decides which of two halves has more: the page does not.
+    @Test(arguments: [(100, 120, "read"), (100, 130, "update"), (120, 100, "read")] as [(UInt64, UInt64, String)])
+    func theHeadIsOfTheOperationWithClearlyMostRequests(reads: UInt64, updates: UInt64, name: String) throws {
+        var report = Samples.mixed
+        report.operations["read"]?.count = reads
+        report.operations["update"]?.count = updates
+        let page = try #require(PageDocument(RunPage(report).html()))
+        #expect(page.all("span").map(\.text).contains("p50 of \(name)"))
+    }
+
     @Test func textIsEscaped() throws {
         let evil = "</title><script>alert(\"1\")</script>&amp;'\u{1}"
         var report = Samples.mixed

@@ -60,13 +60,12 @@ public struct RunPage {
             + "\(Format.count(report.requests)) \(report.requests == 1 ? "request" : "requests")"
     }
 
-    /// The operation with the most requests speaks for the run.
+    /// The operation with the most requests speaks for the run; of those with about as many the first.
     private var main: (name: String, latency: LatencySummary)? {
-        let most = report.operationNames.max {
-            (report.operations[$0]?.count ?? 0) < (report.operations[$1]?.count ?? 0)
-        }
-        guard let most, let latency = report.operations[most]?.latency else { return nil }
-        return (most, latency)
+        let most = report.operations.values.map(\.count).max() ?? 0
+        let name = report.operationNames.first { Double(report.operations[$0]?.count ?? 0) >= 0.8 * Double(most) }
+        guard let name, let latency = report.operations[name]?.latency else { return nil }
+        return (name, latency)
     }
 
     private var tiles: String {

@@ -64,8 +64,12 @@ struct RunPlots {
 
     /// Of one operation; nil where nothing was answered.
     func latency(of name: String) -> Plot? {
-        let all = report.operationNames.compactMap { report.operations[$0]?.latency }
-        guard report.operations[name]?.latency != nil, let y = latencyAxis(all) else { return nil }
+        let all = intervals.flatMap(\.operations.values)
+        guard intervals.contains(where: { $0.operations[name]?.max != nil }), let lowest = all.compactMap(\.p50).min(),
+            let highest = all.compactMap(\.max).max()
+        else { return nil }
+        // One for all operations, so that they can be compared.
+        let y = Axis.latency(lowest, highest)
         let style = Self.style(of: name)
         func line(_ shape: Plot.Series.Shape, _ value: (RunReport.IntervalOperation) -> Double?) -> Plot.Series {
             Plot.Series(
@@ -115,7 +119,6 @@ struct RunPlots {
 
     private var time: Axis { .time(to: max(report.durationSeconds, report.timeline.last?.endSeconds ?? 0)) }
 
-    /// One for all plots of a run, so that they can be compared.
     private func latencyAxis(_ latencies: [LatencySummary]) -> Axis? {
         let lowest = latencies.compactMap { $0.histogram.first?.upper ?? $0.p50 }.min()
         return latencies.map(\.max).max().map { .latency(lowest ?? $0, $0) }
