@@ -34,8 +34,8 @@ def milliseconds(text):
 
 
 def percentile(text, which):
-    # At the start of a line: the line of averages ends with a percentage as well.
-    return milliseconds(re.search(rf"^ +{which}% +(\S+)$", text, re.M)[1])
+    # At the start of a line: the line of averages ends with a percentage as well. Seconds are followed by a space.
+    return milliseconds(re.search(rf"^ +{which}% +(\S+) *$", text, re.M)[1])
 
 
 def parse_wrk(text):

@@ -37,6 +37,9 @@ class Parsing(unittest.TestCase):
         outcome = load.parse_wrk(WRK)
         self.assertEqual(outcome, {"requests": 103_009, "seconds": 2.0, "errors": 13, "p50_ms": 0.59, "p99_ms": 1.09})
 
+    def test_wrk_pads_what_is_in_seconds(self):
+        self.assertEqual(load.parse_wrk(WRK.replace("99%    1.09ms", "99%    1.09s "))["p99_ms"], 1_090)
+
     def test_redis_benchmark(self):
         outcome = load.parse_redis_benchmark(REDIS, 1_000)
         self.assertAlmostEqual(outcome.rate, 67_476.38)
