@@ -108,5 +108,24 @@ extension ClusterTests {
                 #expect(nobody.status == .exited(2) && nobody.log.contains("cannot stop process"), "\(nobody)")
             }
         }
+
+        /// Of a follower that does not answer it is known what it lacks at least.
+        @Test(.timeLimit(.minutes(3)))
+        func aDeadFollowerLacksWhatWasWritten() async throws {
+            try await TestCluster.running(.ring(shards: 1, nodes: 2, replicas: 2)) { cluster in
+                try await cluster.waitForConvergence()
+                try await cluster.node(1).killHard()
+                let file = "\(cluster.directory)/dead.json"
+                let arguments = ["--catch-up", "500", "--patience", "1ms", "--timeout", "60s", "--json", file]
+                let run = try await cluster.kv(["bench", "replication"] + arguments)
+                #expect(run.status == .exited(3), "\(run)")
+                let report = try Self.report(ReplicationRunReport.self, at: file)
+                let catchUp = report.followers["\(cluster.nodes[1])"]?.catchUp
+                #expect(catchUp == .init(keysBehind: 500, isDone: false, seconds: nil, keysPerSecond: nil), "\(run)")
+                // A file that cannot be written is told before anything is measured.
+                let nowhere = try await cluster.kv(["bench", "replication", "--json", "\(cluster.directory)/none/x"])
+                #expect(nowhere.status == .exited(2) && nowhere.output.isEmpty, "\(nowhere)")
+            }
+        }
     }
 }

@@ -79,6 +79,7 @@ struct BenchFailoverCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        try BenchFile.check(jsonFile)
         let report = try await cluster.withClient(configure) { client in
             let topology = try await client.refreshTopology()
             let shards = try shard.map { [try topology.shardForCommand($0)] } ?? topology.shards

@@ -3,6 +3,13 @@ import NIOCore
 
 /// Files that a benchmark writes.
 enum BenchFile {
+    /// Refuses what cannot be written, before anything is measured for it; nil is no file.
+    ///
+    /// Throws `KVError(.invalidArgument)`.
+    static func check(_ path: String?) throws {
+        if let path { try ExportFile(path: path).discard() }
+    }
+
     /// Replaces the file at `path` when all is written; `-` is standard output.
     ///
     /// Throws `KVError` where it cannot be written.

@@ -87,6 +87,7 @@ struct BenchReplicationCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        try BenchFile.check(jsonFile)
         let seeds = try cluster.seeds()
         let report = try await cluster.withClient { client in
             let topology = try await client.refreshTopology()

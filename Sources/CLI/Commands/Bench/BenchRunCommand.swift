@@ -66,6 +66,8 @@ struct BenchRunCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        try BenchFile.check(jsonFile)
+        try BenchFile.check(htmlFile)
         let seed = workload.seed ?? UInt64.random(in: 0...0xFFFF_FFFF)
         let settings = loadSettings(seed: seed, seeds: try cluster.seeds())
         if workload.seed == nil { Console.error("seed \(seed)") }

@@ -71,7 +71,9 @@ struct CatchUpRun {
                 for follower in shard.followers {
                     let target = targets[shard.name] ?? 0
                     group.addTask {
-                        let first = (try? await position(of: shard, at: follower)) ?? known[follower]?[shard.name] ?? 0
+                        let now = try? await position(of: shard, at: follower)
+                        // Of one that has not been heard it is known that it lacks what was written.
+                        let first = now ?? known[follower]?[shard.name] ?? before[shard.name] ?? 0
                         var tracker = CatchUpTracker(
                             first: first, target: target, keysPerBatch: keysPerBatch, at: Self.now())
                         await watch(&tracker, shard, follower, until: deadline)
