@@ -159,6 +159,8 @@ extension LoadLoop {
         inFlight -= 1
         if let failure {
             if exchange.isMeasured { recorder.failed(exchange.kind, failure) }
+            // Another node may serve the key by now.
+            if failure.mayBeMoved { shared.wantsTopology.store(true, ordering: .relaxed) }
         } else if exchange.isMeasured {
             recorder.answered(exchange.kind, nanoseconds: now > exchange.start ? now - exchange.start : 0)
         }
@@ -199,6 +201,15 @@ extension OperationKind {
 }
 
 extension Failure {
+    /// The node is away, or is not what it was taken for.
+    fileprivate var mayBeMoved: Bool {
+        switch self {
+        case .status(let status): status == 503
+        case .timeout, .refused, .reset, .redirectLoop: true
+        case .badAnswer, .unsent: false
+        }
+    }
+
     /// The server is not well, or does not want more: no new request at once.
     fileprivate var asksForPause: Bool {
         switch self {

@@ -78,7 +78,7 @@ public final class LoadRun: Sendable {
         }
         var sum = LoadResult()
         for outcome in outcomes { sum.add(try outcome.get()) }
-        sum.timeline = shared.timeline.intervals
+        sum.timeline = shared.timeline.finish()
         sum.wasInterrupted = shared.isStopped.load(ordering: .relaxed)
         return sum
     }

@@ -47,12 +47,12 @@ struct Recorder {
     }
 
     private mutating func endInterval(span: Double) {
-        var piece = Timeline.Piece(span: span, operations: [:])
+        let end = Double(intervalIndex) * Double(Self.intervalLength) / 1e9 + span
+        var piece = Timeline.Piece(end: end, span: span, operations: [:])
         for kind in OperationKind.allCases where !interval[kind.rawValue].isEmpty {
             piece.operations[kind] = interval[kind.rawValue]
         }
-        let end = Double(intervalIndex) * Double(Self.intervalLength) / 1e9 + span
-        shared.timeline.add(piece, index: intervalIndex, end: end)
+        shared.timeline.add(piece, index: intervalIndex)
         piece.operations = [:]
         addUp()
         intervalIndex += 1

@@ -106,6 +106,9 @@ struct BenchRunCommand: AsyncParsableCommand {
             let faults = verification.wrong + verification.missing + (mayBeStale ? 0 : verification.stale)
             if faults > 0 { throw CommandFailure(status: .conditionFailed, message: nil) }
         }
+        if result.operations.values.contains(where: { $0.failures[.badAnswer] != nil }) {
+            Console.error("bad_answer: not the HTTP/1.1 of routers and storage nodes; is that what --router names?")
+        }
         if result.wasInterrupted {
             throw CommandFailure(
                 status: .interrupted,
