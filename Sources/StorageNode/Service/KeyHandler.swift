@@ -25,6 +25,7 @@ final class KeyHandler {
     /// By position in the view's topology.
     private var gatherers: [WriteGatherer?] = []
     private var nextReplica = 0
+    private var recentQueries = RecentQueries<Demands>()
 
     init(node: Node, view: NodeView, eventLoop: any EventLoop) {
         self.node = node
@@ -47,18 +48,23 @@ final class KeyHandler {
         }
     }
 
-    /// A request for a key, on its way through the methods below.
-    private struct Request {
-        var request: HTTPRequest
-        var target: KeyTarget
-        /// Of the request's target; `target` was made from them.
-        var bytes: UnsafeRawBufferPointer
+    /// What the query of a request for a key says.
+    private struct Demands {
         var query: RoutedQuery
         var guarantees = Guarantees()
         /// What a POST adds to a counter.
         var increment: Int64?
         /// How long the value of a PUT lives, in milliseconds; nil for ever.
         var ttl: UInt64?
+    }
+
+    /// A request for a key, on its way through the methods below.
+    private struct Request {
+        var request: HTTPRequest
+        var target: KeyTarget
+        /// Of the request's target; `target` was made from them.
+        var bytes: UnsafeRawBufferPointer
+        var demands: Demands
         var exchange: HTTPExchange
         /// False where a read has waited for its version already.
         var mayWait: Bool
@@ -69,12 +75,9 @@ final class KeyHandler {
         _ request: HTTPRequest, _ target: KeyTarget, _ bytes: UnsafeRawBufferPointer, _ exchange: HTTPExchange,
         mayWait: Bool = true
     ) throws(Problem) {
-        let query = try RoutedQuery(target.query, in: bytes)
-        var asked = Request(
-            request: request, target: target, bytes: bytes, query: query, exchange: exchange, mayWait: mayWait)
-        if target.query != nil {
-            try KeyHandler.readParameters(of: &asked)
-        }
+        let asked = Request(
+            request: request, target: target, bytes: bytes, demands: try demands(of: request, target, bytes),
+            exchange: exchange, mayWait: mayWait)
         let problem = try target.withKey(in: bytes) { key -> Problem? in
             let position = view.topology.position(of: HashSlot(key: key))
             guard let replica = view.replicas[position] else { return redirectElsewhere(position, asked) }
@@ -93,22 +96,35 @@ final class KeyHandler {
         if let problem { throw problem }
     }
 
-    private static func readParameters(of asked: inout Request) throws(Problem) {
-        let parameters = try QueryParameters(asked.request.query)
-        switch asked.request.method {
+    private func demands(
+        of request: HTTPRequest, _ target: KeyTarget, _ bytes: UnsafeRawBufferPointer
+    ) throws(Problem) -> Demands {
+        guard let place = target.query else { return try Demands(query: RoutedQuery(nil, in: bytes)) }
+        let query = UnsafeRawBufferPointer(rebasing: bytes[place])
+        return try recentQueries.value(of: query, request.method) { () throws(Problem) in
+            var demands = try Demands(query: RoutedQuery(place, in: bytes))
+            try KeyHandler.read(QueryParameters(request.query), of: request.method, into: &demands)
+            return demands
+        }
+    }
+
+    private static func read(
+        _ parameters: QueryParameters, of method: HTTPMethod, into demands: inout Demands
+    ) throws(Problem) {
+        switch method {
         case .POST:
             try refuseTTL(parameters, "A counter keeps the life that its value has: set it with PUT and ttl.")
             try parameters.allowOnly(incrementParameters)
-            asked.increment = try parameters.integer(incrementParameter)
+            demands.increment = try parameters.integer(incrementParameter)
         case .PUT:
             try parameters.allowOnly(putParameters)
-            asked.ttl = try parameters.text(ttlParameter).map(ttl)
+            demands.ttl = try parameters.text(ttlParameter).map(ttl)
         default:
             try refuseTTL(parameters, "Only a PUT takes ttl: it says how long the value lives.")
             try parameters.allowOnly(RoutedQuery.parameterNames)
         }
-        asked.guarantees = try Guarantees(parameters)
-        try asked.guarantees.check(isRead: asked.request.method.isRead)
+        demands.guarantees = try Guarantees(parameters)
+        try demands.guarantees.check(isRead: method.isRead)
     }
 
     private static func refuseTTL(_ parameters: QueryParameters, _ detail: String) throws(Problem) {
@@ -141,7 +157,7 @@ final class KeyHandler {
     /// Where a shard that is not here is served: writes at its leader, reads at its replicas in turn.
     private func ownerFields(_ position: Int, _ asked: Request) -> [UInt8] {
         let fields = view.redirectFields[position]
-        guard asked.request.method.isRead, asked.guarantees.consistency != .leader else { return fields[0] }
+        guard asked.request.method.isRead, asked.demands.guarantees.consistency != .leader else { return fields[0] }
         nextReplica &+= 1
         return fields[nextReplica % fields.count]
     }
@@ -151,7 +167,7 @@ final class KeyHandler {
         // It belongs here but is not served now: its leader serves the key, where that is another node.
         if view.absences[position] != nil || view.leads[position] { return redirectToLeader(position, asked) }
         node.metrics.redirects.increment()
-        asked.query.redirect(
+        asked.demands.query.redirect(
             asked.exchange, .permanent, fields: ownerFields(position, asked), asked.target, of: asked.bytes)
         return nil
     }
@@ -160,7 +176,7 @@ final class KeyHandler {
         // Never to itself.
         guard !view.leads[position] else { return view.leaderOutOfService(at: position) }
         node.metrics.redirects.increment()
-        asked.query.redirect(
+        asked.demands.query.redirect(
             asked.exchange, .temporary, fields: view.redirectFields[position][0], asked.target, of: asked.bytes)
         return nil
     }
@@ -171,9 +187,9 @@ final class KeyHandler {
         let problem = request.withTargetBytes { bytes -> Problem? in
             guard let target = KeyTarget(bytes) else { return Problem(.internalError, "The target names no key.") }
             do throws(Problem) {
-                let query = try RoutedQuery(target.query, in: bytes)
                 let asked = Request(
-                    request: request, target: target, bytes: bytes, query: query, exchange: write.exchange,
+                    request: request, target: target, bytes: bytes,
+                    demands: Demands(query: try RoutedQuery(target.query, in: bytes)), exchange: write.exchange,
                     mayWait: false)
                 let position = try target.withKey(in: bytes) { view.topology.position(of: HashSlot(key: $0)) }
                 return redirectToLeader(position, asked)
@@ -194,7 +210,7 @@ final class KeyHandler {
         do throws(Problem) {
             let fields = try ReadFields(asked.request.headers)
             let decision = ReadDecision(
-                asked.guarantees, minVersion: fields.minVersion,
+                asked.demands.guarantees, minVersion: fields.minVersion,
                 at: ReadDecision.Situation(
                     leads: leads, isLeader: replica.role.isLeader, isJoining: replica.isJoining,
                     lagMilliseconds: lag, mayWait: asked.mayWait),
@@ -329,7 +345,7 @@ final class KeyHandler {
         let demand: AckDemand?
         do throws(Problem) {
             operation = try KeyHandler.operation(key, asked)
-            demand = try AckDemand(asked.guarantees, defaultAck: defaultAck, view.topology.shards[position])
+            demand = try AckDemand(asked.demands.guarantees, defaultAck: defaultAck, view.topology.shards[position])
             if demand != nil { try AckDemand.reserve(gatherer.replica) }
         } catch {
             return error
@@ -349,10 +365,11 @@ final class KeyHandler {
         case .PUT:
             let (key, value) = (ByteBuffer(bytes: key), asked.request.body)
             operation =
-                asked.ttl.map { .expiringPut(key: key, value: value, milliseconds: $0) } ?? .put(key: key, value: value)
+                asked.demands.ttl.map { .expiringPut(key: key, value: value, milliseconds: $0) }
+                ?? .put(key: key, value: value)
         case .DELETE: operation = .delete(key: ByteBuffer(bytes: key))
         default:
-            guard let increment = asked.increment, asked.request.body.readableBytes == 0 else {
+            guard let increment = asked.demands.increment, asked.request.body.readableBytes == 0 else {
                 throw Problem(
                     .badRequest, "A POST to a key adds to a counter: send ?\(incrementParameter)=N and no body.")
             }
