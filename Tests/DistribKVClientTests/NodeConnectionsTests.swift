@@ -190,6 +190,77 @@ private func failure(of future: EventLoopFuture<NodeResponse>) async throws -> N
         }
     }
 
+    private static func brief(_ target: String) -> NodeRequest {
+        var request = get(target)
+        request.isBrief = true
+        return request
+    }
+
+    /// - Returns: the answers' bodies, of requests that one turn of the event loop sends.
+    private func inOneTurn(
+        _ requests: [NodeRequest], _ connections: NodeConnections, to server: ScriptedServer, on loop: any EventLoop
+    ) async throws -> [String] {
+        let answers = try await loop.submit {
+            requests.map { connections.execute($0, to: server.address, on: loop, deadline: ample) }
+        }.get()
+        var bodies: [String] = []
+        for answer in answers { bodies.append(try await body(of: answer)) }
+        return bodies
+    }
+
+    @Test func briefRequestsOfOneTurnShareAConnection() async throws {
+        let server = try await ScriptedServer.start { .answer(.init(200, body: "\($0.target) \($0.connection)")) }
+        try await withConnections {
+            $0.briefRequestsAtOnceMax = 4
+        } _: { connections, loop in
+            // The connections that there will be are made first.
+            _ = try await inOneTurn((0..<3).map { get("/first/\($0)") }, connections, to: server, on: loop)
+            let made = server.connectionCount
+            let answers = try await inOneTurn(
+                (0..<10).map { NodeConnectionsTests.brief("/\($0)") }, connections, to: server, on: loop)
+            #expect(answers.map { $0.split(separator: " ")[0] } == (0..<10).map { "/\($0)" })
+            // Four on the first, four on the second, the rest on the third.
+            let used = answers.map { $0.split(separator: " ")[1] }
+            #expect(made == 3 && server.connectionCount == 3)
+            #expect(Set(used[0..<4]).count == 1 && Set(used[4..<8]).count == 1 && Set(used[8..<10]).count == 1)
+            #expect(Set(used).count == 3)
+        }
+        try await server.stop()
+    }
+
+    @Test func othersStayAlone() async throws {
+        let server = try await ScriptedServer.start { .answer(.init(200, body: "\($0.connection)")) }
+        try await withConnections {
+            $0.briefRequestsAtOnceMax = 4
+        } _: { connections, loop in
+            _ = try await inOneTurn((0..<4).map { get("/first/\($0)") }, connections, to: server, on: loop)
+            let used = try await inOneTurn(
+                [get("/long/1"), NodeConnectionsTests.brief("/1"), get("/long/2"), NodeConnectionsTests.brief("/2")],
+                connections, to: server, on: loop)
+            #expect(used[1] == used[3])
+            #expect(Set(used).count == 3)
+        }
+        try await server.stop()
+    }
+
+    @Test func aBriefRequestDoesNotWaitBehindEarlierTurns() async throws {
+        let server = try await ScriptedServer.start { request in
+            request.target == "/stuck" ? .hold : .answer(.init(200, body: "\(request.connection)"))
+        }
+        try await withConnections {
+            $0.briefRequestsAtOnceMax = 4
+        } _: { connections, loop in
+            let stuck = connections.execute(
+                NodeConnectionsTests.brief("/stuck"), to: server.address, on: loop, deadline: .now() + .seconds(5))
+            try await eventually("the request is there") { server.requests.count == 1 }
+            let answers = try await inOneTurn([NodeConnectionsTests.brief("/1")], connections, to: server, on: loop)
+            #expect(answers == ["1"])
+            connections.cancel(stuck, to: server.address, on: loop)
+            _ = try await failure(of: stuck)
+        }
+        try await server.stop()
+    }
+
     @Test func pipelinedRequestsAreSentWithoutWaitingAndAnsweredInOrder() async throws {
         let gate = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: Void.self)
         let server = try await ScriptedServer.start { .wait(gate.futureResult, .init(200, body: $0.target)) }

@@ -6,7 +6,8 @@ import NIOHTTP1
 ///
 /// Invariants: `exchanges` are the requests written and not answered, in order, and the last `unflushed` of them have
 /// not left this process; an exchange without a promise has been given up on and its response is read and dropped; a
-/// connection that gave up on one takes no new request, and closes once nobody waits for it.
+/// connection that gave up on one takes no new request, and closes once nobody waits for it; while `isGathering`, all of
+/// them are brief and none has left this process.
 final class NodeConnection: ChannelInboundHandler {
     typealias InboundIn = HTTPClientResponsePart
     typealias OutboundOut = HTTPClientRequestPart
@@ -24,10 +25,8 @@ final class NodeConnection: ChannelInboundHandler {
     private let address: NodeAddress
     private let encoding: RequestEncoding
     private let channel: any Channel
-    private let pipeliningDepthMax: Int
-    private let responseBodyBytesMax: Int
+    private let configuration: NodeConnectionsConfiguration
     private let responses: ResponseBudget
-    private let idleTimeout: TimeAmount
     /// nil until the connection is made, and after it is closed.
     private var pool: NodePool?
 
@@ -39,6 +38,7 @@ final class NodeConnection: ChannelInboundHandler {
     private var unflushed = 0
     private var output: ByteBuffer
     private var isFlushScheduled = false
+    private var isGathering = false
     private var isReading = false
     private var responseHead: HTTPResponseHead?
     private var responseBody: ByteBuffer?
@@ -50,20 +50,22 @@ final class NodeConnection: ChannelInboundHandler {
     private var channelError: (any Error)?
 
     init(
-        address: NodeAddress, encoding: RequestEncoding, channel: any Channel, pipeliningDepthMax: Int,
-        responseBodyBytesMax: Int, responses: ResponseBudget, idleTimeout: TimeAmount
+        address: NodeAddress, encoding: RequestEncoding, channel: any Channel,
+        configuration: NodeConnectionsConfiguration, responses: ResponseBudget
     ) {
         self.address = address
         self.encoding = encoding
         self.channel = channel
-        self.pipeliningDepthMax = pipeliningDepthMax
-        self.responseBodyBytesMax = responseBodyBytesMax
+        self.configuration = configuration
         self.responses = responses
-        self.idleTimeout = idleTimeout
         self.output = channel.allocator.buffer(capacity: 1_024)
     }
 
-    var hasRoom: Bool { state == .active && exchanges.count < pipeliningDepthMax }
+    var hasRoom: Bool { state == .active && exchanges.count < configuration.pipeliningDepthMax }
+    /// Whether one brief request more can leave with those that this turn of the event loop has gathered.
+    var gathersMore: Bool {
+        isGathering && state == .active && exchanges.count < configuration.briefRequestsAtOnceMax
+    }
     var isIdle: Bool { exchanges.isEmpty }
     var load: Int { exchanges.count }
     var closeFuture: EventLoopFuture<Void> { channel.closeFuture }
@@ -72,7 +74,7 @@ final class NodeConnection: ChannelInboundHandler {
     func start(in pool: NodePool) {
         self.pool = pool
         idleSince = .now()
-        armTimer(idleSince + idleTimeout)
+        armTimer(idleSince + configuration.idleTimeout)
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
@@ -87,12 +89,13 @@ final class NodeConnection: ChannelInboundHandler {
 // MARK: - Writing
 
 extension NodeConnection {
-    /// Writes a request; only while there is room.
+    /// Writes a request; only while there is room, or it is brief and ``gathersMore``.
     func send(_ pending: PendingRequest) {
-        assert(hasRoom)
+        assert(hasRoom || gathersMore)
         guard let context else {
             return pending.fail(.notSent, address, KVError(.unavailable, "the connection to \(address) is closed"))
         }
+        if exchanges.isEmpty { isGathering = pending.request.isBrief && configuration.briefRequestsAtOnceMax > 1 }
         exchanges.append(Exchange(deadline: pending.deadline, promise: pending.promise))
         awaited += 1
         unflushed += 1
@@ -109,7 +112,7 @@ extension NodeConnection {
         armTimer(pending.deadline)
         if isReading {
             // `channelReadComplete` flushes once for every request this read led to.
-        } else if exchanges.count == 1 {
+        } else if exchanges.count == 1, !isGathering {
             flush(context)
         } else if !isFlushScheduled {
             isFlushScheduled = true
@@ -121,6 +124,7 @@ extension NodeConnection {
     }
 
     private func flush(_ context: ChannelHandlerContext) {
+        isGathering = false
         writeOutput(context)
         unflushed = 0
         context.flush()
@@ -173,8 +177,8 @@ extension NodeConnection {
         } else {
             responseBody?.writeImmutableBuffer(bytes)
         }
-        guard responseBody?.readableBytes ?? 0 > responseBodyBytesMax else { return }
-        let message = "the answer of \(address) is larger than \(responseBodyBytesMax) bytes"
+        guard responseBody?.readableBytes ?? 0 > configuration.responseBodyBytesMax else { return }
+        let message = "the answer of \(address) is larger than \(configuration.responseBodyBytesMax) bytes"
         failFirst(KVError(.invalidData, message))
         terminate(KVError(.unavailable, "the connection to \(address) was closed: the answer before was too large"))
     }
@@ -198,7 +202,7 @@ extension NodeConnection {
         } else {
             if exchanges.isEmpty {
                 idleSince = .now()
-                armTimer(idleSince + idleTimeout)
+                armTimer(idleSince + configuration.idleTimeout)
             }
             pool?.serveWaiters()
         }
@@ -290,7 +294,9 @@ extension NodeConnection {
     private func timerFired(now: NIODeadline) {
         guard state != .closed else { return }
         if exchanges.isEmpty {
-            guard now >= idleSince + idleTimeout else { return armTimer(idleSince + idleTimeout) }
+            guard now >= idleSince + configuration.idleTimeout else {
+                return armTimer(idleSince + configuration.idleTimeout)
+            }
             return terminate(KVError(.unavailable, "the connection to \(address) was idle"))
         }
         var expired: [(EventLoopPromise<NodeResponse>, NodeFailure.Delivery)] = []

@@ -7,6 +7,9 @@ public struct NodeConnectionsConfiguration: Sendable {
     public var connectionsPerNodeMax = 16
     /// Requests in flight on one connection; over 1, requests are pipelined.
     public var pipeliningDepthMax = 1
+    /// Brief requests that one turn of the event loop sends on an idle connection, one behind the other and in one write;
+    /// 1 gives each a connection of its own.
+    public var briefRequestsAtOnceMax = 1
     /// Requests to one node that may wait for a connection, per event loop; one more fails with `overloaded`.
     public var waitersPerNodeMax = 1_024
     /// Bytes of bodies of requests that wait for a connection to one node, per event loop.
@@ -29,7 +32,8 @@ public struct NodeConnectionsConfiguration: Sendable {
 /// Pooled HTTP/1.1 connections to nodes: one pool for every event loop and node, so nothing is shared and a caller on
 /// an event loop never leaves it.
 ///
-/// A request takes an idle connection, else a new one while there may be more, else a place behind others where
+/// A brief request takes the connection that this turn of the event loop has given to others of its kind, where that is
+/// configured. Any other takes an idle connection, else a new one while there may be more, else a place behind others where
 /// pipelining is on, else it waits. A connection that breaks fails exactly the requests on it. Nothing is retried
 /// and no redirect is followed here.
 ///

@@ -17,6 +17,8 @@ final class NodePool {
     var whenEmpty: () -> Void = {}
 
     private var connections: [NodeConnection] = []
+    /// The one that gathers brief requests now, or did last.
+    private weak var gathering: NodeConnection?
     private var connecting = 0
     private var waiters = CircularBuffer<PendingRequest>()
     private var waitingBodyBytes = 0
@@ -39,10 +41,10 @@ final class NodePool {
 
     func execute(_ pending: PendingRequest) {
         guard NIODeadline.now() < pending.deadline else { return failExpired(pending) }
-        if waiters.isEmpty, let connection = connectionWithRoom() {
+        if waiters.isEmpty, let connection = connection(for: pending) {
             // Every connection is busy: the next request should not have to queue behind another.
-            if !connection.isIdle, connecting == 0 { connect() }
-            return connection.send(pending)
+            if !connection.isIdle, !connection.gathersMore, connecting == 0 { connect() }
+            return send(pending, on: connection)
         }
         enqueue(pending)
         while connecting < waiters.count, connections.count + connecting < configuration.connectionsPerNodeMax {
@@ -52,9 +54,9 @@ final class NodePool {
 
     /// Called by a connection that has room again.
     func serveWaiters() {
-        while !waiters.isEmpty, let connection = connectionWithRoom() {
+        while let first = waiters.first, let connection = connection(for: first) {
             let pending = dequeue()
-            if NIODeadline.now() < pending.deadline { connection.send(pending) } else { failExpired(pending) }
+            if NIODeadline.now() < pending.deadline { send(pending, on: connection) } else { failExpired(pending) }
         }
         if waiters.isEmpty, let timer = waiterTimer {
             timer.task.cancel()
@@ -94,6 +96,16 @@ final class NodePool {
         return EventLoopFuture.andAllComplete(closed, on: eventLoop)
     }
 
+    private func connection(for pending: PendingRequest) -> NodeConnection? {
+        if pending.request.isBrief, let gathering, gathering.gathersMore { return gathering }
+        return connectionWithRoom()
+    }
+
+    private func send(_ pending: PendingRequest, on connection: NodeConnection) {
+        connection.send(pending)
+        if connection.gathersMore { gathering = connection }
+    }
+
     /// An idle connection, the most recently made one first, so that surplus ones get old; else the least busy one.
     private func connectionWithRoom() -> NodeConnection? {
         var best: NodeConnection?
@@ -111,8 +123,7 @@ extension NodePool {
     private func connect() {
         guard connections.count + connecting < configuration.connectionsPerNodeMax else { return }
         connecting += 1
-        let (depth, bodyMax) = (configuration.pipeliningDepthMax, configuration.responseBodyBytesMax)
-        let (idleTimeout, encoding, address) = (configuration.idleTimeout, encoding, address)
+        let (configuration, encoding, address) = (configuration, encoding, address)
         let responses = NIOLoopBound(responses, eventLoop: eventLoop)
         let bootstrap = ClientBootstrap(group: eventLoop)
             .connectTimeout(configuration.connectTimeout)
@@ -120,8 +131,8 @@ extension NodePool {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let connection = NodeConnection(
-                        address: address, encoding: encoding, channel: channel, pipeliningDepthMax: depth,
-                        responseBodyBytesMax: bodyMax, responses: responses.value, idleTimeout: idleTimeout)
+                        address: address, encoding: encoding, channel: channel, configuration: configuration,
+                        responses: responses.value)
                     try channel.pipeline.syncOperations.addHandlers(
                         RequestByteSink(), ByteToMessageHandler(HTTPResponseDecoder()), connection)
                 }

@@ -14,6 +14,8 @@ public struct NodeRequest: Sendable {
     public var headers: [(name: String, value: String)]
     /// nil for a request without content.
     public var body: ByteBuffer?
+    /// The node answers it as soon as it has it: others may be sent behind it on one connection, whose answers come in order.
+    public var isBrief = false
 
     public init(
         method: HTTPMethod, target: String, headers: [(name: String, value: String)] = [], body: ByteBuffer? = nil

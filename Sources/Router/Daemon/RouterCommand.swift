@@ -22,6 +22,7 @@ import Sharding
         configuration.mode = file.router.mode
         configuration.healthInterval = .milliseconds(Int64(file.router.healthIntervalMilliseconds))
         configuration.valueBytesMax = file.storage.valueBytesMax
+        configuration.defaultAck = file.replication.defaultAck
         configuration.threads = settings.threads
         try await Router.serve(configuration)
     }

@@ -96,6 +96,8 @@ final class ProxiedRequest {
 
     private func finish(_ response: NodeResponse) {
         proxy.ended()
+        // Requests that shared a write get their answers in one read.
+        exchange.deferSending()
         let headers = Proxy.returned(response.headers)
         guard request.method == .HEAD, response.status != 204, response.status != 304 else {
             return exchange.respond(HTTPResponse(status: response.status, headers: headers, body: response.body))

@@ -38,7 +38,9 @@ final class Proxy {
         var isRead: Bool
         /// No other replica will do.
         var goesToLeader: Bool
-        /// How long the node was told to wait for followers.
+        /// A write that is answered once followers have it.
+        var waitsForFollowers: Bool
+        /// How long the node was told to wait for them.
         var waitsForMilliseconds: UInt64
     }
 
@@ -57,8 +59,10 @@ final class Proxy {
         metrics.proxied.increment()
         metrics.proxiedInFlight.add(1)
         let body = request.body.readableBytes > 0 ? request.body : nil
-        let forwarded = NodeRequest(
+        var forwarded = NodeRequest(
             method: request.method, target: target, headers: Proxy.forwarded(request.headers), body: body)
+        // A read that demands a version may have to wait for it.
+        forwarded.isBrief = !demands.waitsForFollowers && request.headers[canonicalForm: KVHeader.minVersion].isEmpty
         let waits = TimeAmount.milliseconds(Int64(demands.waitsForMilliseconds))
         ProxiedRequest(
             forwarded, slot: slot, demands, deadline: exchange.eventLoop.now + timeout + waits, proxy: self,

@@ -210,6 +210,8 @@ extension NodeConnectionsConfiguration {
 
     fileprivate static func proxy(_ configuration: RouterConfiguration) -> NodeConnectionsConfiguration {
         var proxy = NodeConnectionsConfiguration()
+        // So many small answers fit into one read of the connection.
+        proxy.briefRequestsAtOnceMax = 32
         proxy.responseBodyBytesMax = configuration.valueBytesMax
         proxy.responseBodiesBytesMax = configuration.bufferedBodyBytesMax / max(1, configuration.threads)
         return proxy

@@ -14,6 +14,8 @@ public struct RouterConfiguration: Sendable {
     public var listen: NodeAddress
     /// How requests about keys are answered where they do not say it themselves (`?proxy=true`, `?proxy=false`).
     public var mode = RouterMode.redirect
+    /// What the nodes answer a write by where it does not say it itself.
+    public var defaultAck = AckLevel.leader
     public var logger: Logger
 
     /// From one look at a node's `/readyz` to the next, give or take a fifth.

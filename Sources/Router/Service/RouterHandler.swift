@@ -19,6 +19,7 @@ final class RouterHandler: HTTPHandler {
     private(set) var table: RoutingTable
     private let proxiesByDefault: Bool
     private let valueBytesMax: Int
+    private let defaultAck: AckLevel
     private let proxy: Proxy
     private let batches: BatchHandler
     private let scans: RouterScans
@@ -27,6 +28,7 @@ final class RouterHandler: HTTPHandler {
     private let redirects: Counter
     /// For each shard, which reader is next; starts anywhere, so that the loops do not go in step.
     private var cursors: [UInt32] = []
+    private var recentQueries = RecentQueries<RoutedQuery>()
 
     init(
         table: RoutingTable, configuration: RouterConfiguration, proxy: Proxy, scans: RouterScans,
@@ -36,6 +38,7 @@ final class RouterHandler: HTTPHandler {
         self.table = table
         self.proxiesByDefault = configuration.mode == .proxy
         self.valueBytesMax = configuration.valueBytesMax
+        self.defaultAck = configuration.defaultAck
         self.proxy = proxy
         self.batches = batches
         self.scans = scans
@@ -129,14 +132,14 @@ final class RouterHandler: HTTPHandler {
         default: return .wrongMethod
         }
         let slot = try place.withKey(in: target) { HashSlot(key: $0) }
-        let query = try RoutedQuery(place.query, in: target)
-        if place.query != nil { try query.guarantees.check(isRead: isRead) }
+        let query = try query(of: method, isRead: isRead, place, target)
         let goesToLeader = !isRead || query.guarantees.consistency == .leader
         if query.proxy ?? proxiesByDefault {
             var forwarded = ByteBuffer()
             query.write(place, of: target, hops: query.hops > 0 ? query.hops : nil, into: &forwarded)
             let demands = Proxy.Demands(
                 isRead: isRead, goesToLeader: goesToLeader,
+                waitsForFollowers: !isRead && query.guarantees.ack ?? defaultAck != .leader,
                 waitsForMilliseconds: query.guarantees.timeoutMilliseconds ?? 0)
             return .proxy(slot: slot, target: String(buffer: forwarded), demands)
         }
@@ -146,6 +149,18 @@ final class RouterHandler: HTTPHandler {
         redirects.increment()
         query.redirect(exchange, .temporary, fields: table.redirectFields[node], place, of: target)
         return .answered
+    }
+
+    private func query(
+        of method: HTTPMethod, isRead: Bool, _ place: KeyTarget, _ target: UnsafeRawBufferPointer
+    ) throws(Problem) -> RoutedQuery {
+        guard let range = place.query else { return try RoutedQuery(nil, in: target) }
+        return try recentQueries.value(of: UnsafeRawBufferPointer(rebasing: target[range]), method) {
+            () throws(Problem) in
+            let query = try RoutedQuery(range, in: target)
+            try query.guarantees.check(isRead: isRead)
+            return query
+        }
     }
 
     /// The leader's position in the table's nodes.

@@ -63,6 +63,8 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
     private var readingPace: ReadingPace
     /// Is in the loop's list of connections whose answers go out at the end of the batch.
     var isInBatch = false
+    /// Answers given until the end of this turn of the event loop leave then.
+    var defersAnswers = false
 
     init(loop: HTTPLoop, isRefused: Bool = false) {
         self.loop = loop

@@ -42,6 +42,14 @@ public struct HTTPExchange: @unchecked Sendable {
         connection.loop.batchingAnswers(body)
     }
 
+    /// Has the answer that is about to be given leave at the end of this turn of the event loop, together with those of
+    /// other connections: for answers that come many at a time without one who could batch them.
+    public func deferSending() {
+        eventLoop.preconditionInEventLoop()
+        connection.defersAnswers = true
+        connection.loop.sendAfterTurn(connection)
+    }
+
     /// Answers when `response` is there; `failure` makes the answer to its error.
     public func respond(
         _ response: EventLoopFuture<HTTPResponse>, failure: @escaping @Sendable (any Error) -> HTTPResponse

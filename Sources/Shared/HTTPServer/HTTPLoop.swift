@@ -119,14 +119,16 @@ package final class HTTPLoop {
         while sent < withUnsentAnswers.count {
             let connection = withUnsentAnswers[sent]
             connection.isInBatch = false
+            connection.defersAnswers = false
             connection.sendAnswers()
             sent += 1
         }
         withUnsentAnswers.removeAll(keepingCapacity: true)
     }
 
-    /// True where the answers of `connection` will be sent at the end of a batch.
+    /// True where the answers of `connection` will be sent at the end of a batch, or of this turn.
     func defersSending(of connection: HTTPConnectionHandler) -> Bool {
+        if connection.defersAnswers { return true }
         guard batching else { return false }
         gather(connection)
         return true

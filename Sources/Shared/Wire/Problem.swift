@@ -91,6 +91,9 @@ extension Problem.Kind {
 /// The one piece of JSON written by hand: a string, RFC 8259 section 7.
 public enum JSONText {
     public static func quote(_ text: String) -> String {
+        guard text.utf8.contains(where: { $0 < 0x20 || $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") }) else {
+            return "\"" + text + "\""
+        }
         var quoted = "\""
         for scalar in text.unicodeScalars {
             switch scalar {
