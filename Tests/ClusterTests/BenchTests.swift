@@ -1,6 +1,8 @@
 import BenchReport
 import Core
+import DistribKVClient
 import Foundation
+import NIOHTTP1
 import Sharding
 import Testing
 
@@ -125,6 +127,19 @@ extension ClusterTests {
                 // A file that cannot be written is told before anything is measured.
                 let nowhere = try await cluster.kv(["bench", "replication", "--json", "\(cluster.directory)/none/x"])
                 #expect(nowhere.status == .exited(2) && nowhere.output.isEmpty, "\(nowhere)")
+            }
+        }
+
+        @Test(.timeLimit(.minutes(3)))
+        func aFollowerThatIsBehindAlreadyIsNotMeasured() async throws {
+            try await TestCluster.running(.ring(shards: 1, nodes: 2, replicas: 2)) { cluster in
+                try await cluster.waitForConvergence()
+                try await #require(cluster.process("replicator")).freeze()
+                #expect(try await HTTP.following(.PUT, "/kv/k", to: cluster.router, body: [1]).response.status == 204)
+                let run = try await cluster.kv(["bench", "replication", "--catch-up", "50"])
+                #expect(run.status == .exited(3) && run.output.isEmpty, "\(run)")
+                #expect(run.log.contains("1 batch of shard-0 behind already"), "\(run)")
+                try #require(cluster.process("replicator")).thaw()
             }
         }
     }

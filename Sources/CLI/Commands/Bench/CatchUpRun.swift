@@ -16,6 +16,9 @@ struct CatchUpRun {
     /// For a node to say where it stands; longer than a follower that is started takes.
     private static let positionTimeout = TimeAmount.seconds(2)
 
+    /// For a follower to get what was written before.
+    private static let levelPatience = Duration.seconds(2)
+
     let client: KVClient
     let topology: Topology
     let load: LoadSettings
@@ -31,19 +34,34 @@ struct CatchUpRun {
 
     func run() async throws -> Outcome {
         var before: [String: UInt64] = [:]
-        var known: [NodeAddress: [String: UInt64]] = [:]
         for shard in topology.shards {
-            before[shard.name] = try await position(of: shard, at: shard.leader)
-            for follower in shard.followers {
-                known[follower, default: [:]][shard.name] = try? await position(of: shard, at: follower)
-            }
+            let lsn = try await position(of: shard, at: shard.leader)
+            before[shard.name] = lsn
+            for follower in shard.followers { try await waitUntilLevel(follower, shard, with: lsn) }
         }
         let result = try await paused {
             let refresh: @Sendable () async -> Topology? = { [client] in try? await client.refreshTopology() }
             return try await LoadRun(load, .load, topology: topology, refresh: refresh).run()
         }
-        let found = try await followers(of: result, before, known)
+        let found = try await followers(of: result, before)
         return Outcome(load: result, followers: found)
+    }
+
+    /// One that is behind already has batches to catch up with that nobody knows the keys of. One that does not answer is
+    /// left as it is: it may be stopped for what follows.
+    private func waitUntilLevel(_ follower: NodeAddress, _ shard: ShardTopology, with lsn: UInt64) async throws {
+        let deadline = ContinuousClock.now + Self.levelPatience
+        while let found = try? await position(of: shard, at: follower), found < lsn {
+            guard .now < deadline else {
+                let batches = "\(Format.count(lsn - found)) \(lsn - found == 1 ? "batch" : "batches")"
+                throw CommandFailure(
+                    status: .unavailable,
+                    message:
+                        "\(follower) is \(batches) of \(shard.name) behind already: wait "
+                        + "until kv status shows no lag, then measure")
+            }
+            try await Task.sleep(for: Self.lookInterval)
+        }
     }
 
     /// Has the process stand still for as long as `body` takes, whatever comes of it.
@@ -58,7 +76,7 @@ struct CatchUpRun {
     }
 
     private func followers(
-        of result: LoadResult, _ before: [String: UInt64], _ known: [NodeAddress: [String: UInt64]]
+        of result: LoadResult, _ before: [String: UInt64]
     ) async throws -> [String: ReplicationRunReport.Follower] {
         // Writers of all shards group alike: a shard's share of the keys is its share of the batches.
         var targets: [String: UInt64] = [:]
@@ -71,9 +89,8 @@ struct CatchUpRun {
                 for follower in shard.followers {
                     let target = targets[shard.name] ?? 0
                     group.addTask {
-                        let now = try? await position(of: shard, at: follower)
-                        // Of one that has not been heard it is known that it lacks what was written.
-                        let first = now ?? known[follower]?[shard.name] ?? before[shard.name] ?? 0
+                        // Of one that does not answer it is known that it lacks what was written.
+                        let first = (try? await position(of: shard, at: follower)) ?? before[shard.name] ?? 0
                         var tracker = CatchUpTracker(
                             first: first, target: target, keysPerBatch: keysPerBatch, at: Self.now())
                         await watch(&tracker, shard, follower, until: deadline)
