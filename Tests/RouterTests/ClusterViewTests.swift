@@ -184,6 +184,27 @@ private func unreachable(_ address: NodeAddress) -> NodeFailure {
         }
     }
 
+    @Test func manyNodesShareTheLooksOfASecond() throws {
+        let many = addresses(1_000)
+        let shards = stride(from: 0, to: many.count, by: 10).map { Array(many[$0..<$0 + 10]) }
+        let cluster = try ClusterView(topology: topology(shards), transport: transport, logger: quiet)
+        let poller = poller(cluster)
+        poller.watch(cluster.table)
+        var looks = 0
+        for second in 0..<40 {
+            for call in transport.takeCalls() {
+                if second >= 10 { looks += 1 }
+                call.promise.succeed(answer(200))
+            }
+            loop.run()
+            loop.advanceTime(by: .seconds(1))
+        }
+        // Of the last thirty seconds: 3,000, and none of the nodes forgotten.
+        #expect((2_500...3_500).contains(looks), "\(looks)")
+        for call in transport.takeCalls() { call.promise.succeed(answer(200)) }
+        #expect(cluster.nodes.allSatisfy { $0.health.condition == .ready })
+    }
+
     @Test func aSecondLookComesSoonerAndDecides() throws {
         let cluster = try ClusterView(topology: topology([[nodes[0]]]), transport: transport, logger: quiet)
         let poller = poller(cluster)

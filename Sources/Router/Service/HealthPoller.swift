@@ -8,6 +8,10 @@ import Wire
 ///
 /// Confined to its event loop, whose clock it goes by.
 final class HealthPoller {
+    /// Over all nodes: with more than these in an interval, each is looked at less often, so that the looks do not take a
+    /// router's processor from its requests.
+    static let looksPerSecondMax = 100
+
     private let eventLoop: any EventLoop
     private let cluster: ClusterView
     private let transport: any NodeTransport
@@ -99,7 +103,9 @@ final class HealthPoller {
 
     /// A node that failed for the first time is looked at again sooner: it takes two failures to be sure.
     private func delay(afterFirstFailure: Bool) -> TimeAmount {
-        let base = afterFirstFailure ? interval.nanoseconds / 4 : interval.nanoseconds
+        let shared = 1_000_000_000 * Int64(watched.count) / Int64(HealthPoller.looksPerSecondMax)
+        let usual = max(interval.nanoseconds, shared)
+        let base = afterFirstFailure ? interval.nanoseconds / 4 : usual
         return .nanoseconds(base * Int64.random(in: 80...120, using: &random) / 100)
     }
 }
