@@ -146,8 +146,9 @@ struct RunPlots {
     /// Steps from the percentile before each bucket to the one after it, where they are far enough apart to be seen.
     static func curve(_ latency: LatencySummary) -> [Plot.Point] {
         let stepsMax = 400.0
-        let total = Double(latency.count)
-        let axis = Axis.percentile(count: latency.count)
+        let count = latency.count
+        let total = Double(count)
+        let axis = Axis.percentile(count: count)
         var (seen, points): (UInt64, [Plot.Point]) = (0, [])
         for bucket in latency.histogram {
             let value = min(bucket.upper, latency.max)
@@ -155,7 +156,7 @@ struct RunPlots {
             seen += bucket.count
             let to = total / max(total - Double(seen), 1)
             let isNear = points.last.map { (axis.place(to) - axis.place($0.x)) * stepsMax < 1 } ?? false
-            if isNear, seen < latency.count {
+            if isNear, seen < count {
                 // What follows starts from here: the last one would be too low by it.
                 points[points.count - 1].y = max(points[points.count - 1].y, value)
                 continue
