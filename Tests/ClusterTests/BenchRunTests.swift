@@ -47,7 +47,9 @@ extension ClusterTests {
         @Test(.timeLimit(.minutes(3)))
         func whatIsWrongIsFound() async throws {
             try await TestCluster.running(.ring(shards: 2, nodes: 2, replicas: 2), replicator: false) { cluster in
-                let bench = ["bench", "--records", "20", "--ordered-keys", "--verify", "--timeout", "60s"]
+                let bench = [
+                    "bench", "--records", "20", "--ordered-keys", "--verify", "--connections", "4", "--timeout", "60s",
+                ]
                 let load = try await cluster.kv(bench + ["--phase", "load"])
                 #expect(load.status == .exited(0), "\(load)")
                 #expect(

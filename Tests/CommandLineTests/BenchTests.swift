@@ -27,7 +27,8 @@ import Testing
         ("--threads 64 --connections 8", "--threads goes from 1 to 8"),
         ("--pipeline 1000", "--pipeline goes from 1 to 128"), ("--rate 0", "--rate goes from"),
         ("--duration 5s --operations 3", "exclude each other"), ("--duration 0s", "measures nothing"),
-        ("--verify --value-size 10", "at least 24 bytes"), ("--via proxy --read-from any", "--via direct"),
+        ("--verify --value-size 10", "at least 24 bytes"), ("--verify --records 32", "one writer at a time"),
+        ("--via proxy --read-from any", "--via direct"),
         ("--key-prefix a%b", "prefix of keys"), ("--warm-up soon", "no duration"), ("--via boat", "boat"),
     ])
     func wrongOptions(given: String, message: String) {

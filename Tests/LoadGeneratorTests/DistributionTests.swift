@@ -95,6 +95,13 @@ import Testing
         }
     }
 
+    @Test(arguments: [0, 1, 9, 10, 15, 16, 0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210, .max] as [UInt64])
+    func orderedNamesAreHexDigits(number: UInt64) {
+        let digits = String(number, radix: 16)
+        let expected = "k" + String(repeating: "0", count: 16 - digits.count) + digits
+        #expect(KeyNames(prefix: "k", isOrdered: true).name(of: number) == expected)
+    }
+
     @Test func namesDiffer() {
         for names in [KeyNames(), KeyNames(prefix: "a/b:", isOrdered: true)] {
             let found = (0..<10_000 as Range<UInt64>).map(names.name)

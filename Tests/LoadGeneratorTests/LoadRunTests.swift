@@ -152,6 +152,18 @@ import Testing
         #expect(result.operations[.read]?.failures == [.refused: 6])
     }
 
+    /// On most machines the name is of ::1 as well, where this server does not listen.
+    @Test func aNameOfSeveralAddresses() async throws {
+        try await MemoryServer.run { server in
+            var settings = try settings("put", server, operations: 10)
+            settings.via = .proxy
+            settings.seeds = [NodeAddress(host: "localhost", port: server.address.port)]
+            #expect(try await run(settings, server).answered == 10)
+            settings.seeds = [NodeAddress(host: "no.such.host.invalid", port: 1)]
+            await #expect(throws: KVError.self) { try await run(settings, server) }
+        }
+    }
+
     @Test func silenceIsATimeOut() async throws {
         try await MemoryServer.run({ _, _ in .silence }) { server in
             var settings = try settings("get", server, operations: 4)

@@ -121,8 +121,11 @@ struct AnswerReader {
         of name: StaticString, in line: UnsafeRawBufferPointer
     ) -> Slice<UnsafeRawBufferPointer>? {
         let length = name.utf8CodeUnitCount
-        guard line.count > length, line[length] == UInt8(ascii: ":") else { return nil }
-        for index in 0..<length where line[index] | 0x20 != name.utf8Start[index] | 0x20 { return nil }
+        guard let start = line.baseAddress, line.count > length, line[length] == UInt8(ascii: ":"),
+            strncasecmp(
+                start.assumingMemoryBound(to: CChar.self),
+                UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self), length) == 0
+        else { return nil }
         var value = line[(length + 1)...]
         while let first = value.first, first == 0x20 || first == 0x09 { value = value.dropFirst() }
         while let last = value.last, last == 0x20 || last == 0x09 { value = value.dropLast() }

@@ -1,4 +1,3 @@
-import Core
 import Glibc
 
 /// An operation between its beginning and its end.
@@ -106,53 +105,5 @@ final class Connection {
         value = ValueReader()
         content = []
         awaitsRoom = false
-    }
-}
-
-/// A server that requests go to.
-final class Node {
-    let address: NodeAddress
-    private let socketAddress: sockaddr_storage
-    private let socketAddressLength: socklen_t
-    /// What every request has behind its target, up to the end of the `host` field.
-    let tail: [UInt8]
-    /// `host:port`
-    let authority: [UInt8]
-
-    /// Throws `KVError(.unavailable)` where the host has no address.
-    init(_ address: NodeAddress) throws(KVError) {
-        self.address = address
-        authority = Array(address.description.utf8)
-        tail = Array(" HTTP/1.1\r\nhost: \(address)\r\n".utf8)
-        var hints = addrinfo()
-        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-        var found: UnsafeMutablePointer<addrinfo>?
-        let status = getaddrinfo(address.host, String(address.port), &hints, &found)
-        defer { if found != nil { freeaddrinfo(found) } }
-        guard status == 0, let found, let source = found.pointee.ai_addr else {
-            throw KVError(.unavailable, "\(address) has no address: \(String(cString: gai_strerror(status)))")
-        }
-        var storage = sockaddr_storage()
-        memcpy(&storage, source, Int(found.pointee.ai_addrlen))
-        (socketAddress, socketAddressLength) = (storage, found.pointee.ai_addrlen)
-    }
-
-    /// A socket that connects, or nil where there is none to be had or the connection failed at once.
-    func connect() -> CInt? {
-        let type = CInt(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
-        let descriptor = socket(CInt(socketAddress.ss_family), type, 0)
-        guard descriptor >= 0 else { return nil }
-        var isOn: CInt = 1
-        setsockopt(descriptor, CInt(IPPROTO_TCP), TCP_NODELAY, &isOn, socklen_t(MemoryLayout<CInt>.size))
-        let status = withUnsafePointer(to: socketAddress) { storage in
-            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                Glibc.connect(descriptor, $0, socketAddressLength)
-            }
-        }
-        guard status == 0 || errno == EINPROGRESS else {
-            Glibc.close(descriptor)
-            return nil
-        }
-        return descriptor
     }
 }

@@ -50,13 +50,20 @@ public struct KeyNames: Sendable, Equatable {
 
     private func writeDigits(of number: UInt64, _ target: UnsafeMutableRawPointer) {
         // A bijection, see SplitMix64.
-        var rest = isOrdered ? number : SplitMix64.mix(number &+ 0x9E37_79B9_7F4A_7C15)
-        for index in stride(from: 15, through: 0, by: -1) {
-            let digit = UInt8(truncatingIfNeeded: rest & 0xF)
-            target.storeBytes(
-                of: digit < 10 ? digit + UInt8(ascii: "0") : digit - 10 + UInt8(ascii: "a"), toByteOffset: index,
-                as: UInt8.self)
-            rest >>= 4
-        }
+        let shown = isOrdered ? number : SplitMix64.mix(number &+ 0x9E37_79B9_7F4A_7C15)
+        target.storeBytes(of: Self.digits(of: UInt32(truncatingIfNeeded: shown >> 32)), as: UInt64.self)
+        target.storeBytes(of: Self.digits(of: UInt32(truncatingIfNeeded: shown)), toByteOffset: 8, as: UInt64.self)
+    }
+
+    /// Eight hex digits, as they stand in memory, all at once.
+    private static func digits(of number: UInt32) -> UInt64 {
+        // A byte for each of its eight nibbles, the highest one first in memory.
+        var nibbles = UInt64(number)
+        nibbles = (nibbles | nibbles << 16) & 0x0000_FFFF_0000_FFFF
+        nibbles = (nibbles | nibbles << 8) & 0x00FF_00FF_00FF_00FF
+        nibbles = ((nibbles | nibbles << 4) & 0x0F0F_0F0F_0F0F_0F0F).bigEndian
+        // Adding 6 carries into the upper half of the bytes that are letters.
+        let letters = (nibbles + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101
+        return nibbles + 0x3030_3030_3030_3030 + letters &* UInt64(UInt8(ascii: "a") - UInt8(ascii: "9") - 1)
     }
 }

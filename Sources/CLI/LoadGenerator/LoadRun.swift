@@ -27,6 +27,10 @@ public final class LoadRun: Sendable {
         refresh: @escaping @Sendable () async -> Topology? = { nil }
     ) {
         precondition((settings.via == .direct) == (topology != nil) && !settings.seeds.isEmpty)
+        // Each key has one writer at a time.
+        precondition(
+            !settings.isVerified || settings.records > UInt64(settings.connections * settings.pipelineDepth)
+                || phase == .load)
         precondition(settings.threads >= 1 && settings.threads <= settings.connections)
         var settings = settings
         if phase == .load {

@@ -60,6 +60,11 @@ struct BenchRunCommand: AsyncParsableCommand {
                 "With --verify values have at least \(LoadSettings.verifiedBytesMin) bytes: give a larger --value-size."
             )
         }
+        guard !verify || workload.records > UInt64(pace.connections * pace.pipeline) else {
+            throw ValidationError(
+                "With --verify each key has one writer at a time: --records has to be more than --connections times --pipeline."
+            )
+        }
         guard readFrom == .leader || via == .direct else {
             throw ValidationError("--read-from is for --via direct: a router chooses itself.")
         }
@@ -78,7 +83,7 @@ struct BenchRunCommand: AsyncParsableCommand {
             let session = BenchSession(settings: settings, topology: topology, client: client)
             if try await needsLoad(session) { try await session.load() }
             guard phase != .load else { return }
-            let started = Date()
+            let started = Date() + Double(settings.warmUp) / 1e9
             let result = try await session.run()
             let report = RunReport(
                 result, started: started, settings: shownSettings(settings), machine: .current)
