@@ -39,12 +39,20 @@ struct CatchUpRun {
             before[shard.name] = lsn
             for follower in shard.followers { try await waitUntilLevel(follower, shard, with: lsn) }
         }
-        let result = try await paused {
+        let (result, ends) = try await paused { () -> (LoadResult, [Standing]) in
             let refresh: @Sendable () async -> Topology? = { [client] in try? await client.refreshTopology() }
-            return try await LoadRun(load, .load, topology: topology, refresh: refresh).run()
+            let result = try await LoadRun(load, .load, topology: topology, refresh: refresh).run()
+            guard !result.wasInterrupted, !Task.isCancelled else { throw Self.interrupted }
+            // Before anybody goes on: a follower may have it all at once then.
+            return (result, try await standings(before, keys: result.answered))
         }
-        let found = try await followers(of: result, before)
+        let found = await followers(ends)
+        guard !Task.isCancelled else { throw Self.interrupted }
         return Outcome(load: result, followers: found)
+    }
+
+    private static var interrupted: CommandFailure {
+        CommandFailure(status: .interrupted, message: "interrupted: how followers catch up was not measured")
     }
 
     /// One that is behind already has batches to catch up with that nobody knows the keys of. One that does not answer is
@@ -75,27 +83,50 @@ struct CatchUpRun {
         return try await body()
     }
 
-    private func followers(
-        of result: LoadResult, _ before: [String: UInt64]
-    ) async throws -> [String: ReplicationRunReport.Follower] {
-        // Writers of all shards group alike: a shard's share of the keys is its share of the batches.
-        var targets: [String: UInt64] = [:]
-        for shard in topology.shards { targets[shard.name] = try await position(of: shard, at: shard.leader) }
-        let batches = targets.reduce(0) { $0 + $1.value - min($1.value, before[$1.key] ?? 0) }
-        let keysPerBatch = batches > 0 ? Double(result.answered) / Double(batches) : 0
+    /// Where a follower of a shard stands when the writes are over.
+    private struct Standing: Sendable {
+        let shard: ShardTopology
+        let follower: NodeAddress
+        var first: UInt64
+        let target: UInt64
+        var keysPerBatch = 0.0
+    }
+
+    /// Asks all at once. Of one that does not answer it is known that it lacks what was written.
+    private func standings(_ before: [String: UInt64], keys: Int) async throws -> [Standing] {
+        var standings: [Standing] = []
+        var batches: UInt64 = 0
+        for shard in topology.shards {
+            let first = before[shard.name] ?? 0
+            let target = try await position(of: shard, at: shard.leader)
+            batches += target - min(target, first)
+            standings += shard.followers.map { Standing(shard: shard, follower: $0, first: first, target: target) }
+        }
+        // The writers of all shards group alike.
+        let keysPerBatch = batches > 0 ? Double(keys) / Double(batches) : 0
+        return await withTaskGroup(of: Standing.self) { group in
+            for standing in standings {
+                group.addTask {
+                    var standing = standing
+                    standing.keysPerBatch = keysPerBatch
+                    if let lsn = try? await position(of: standing.shard, at: standing.follower) { standing.first = lsn }
+                    return standing
+                }
+            }
+            return await group.reduce(into: []) { $0.append($1) }
+        }
+    }
+
+    private func followers(_ standings: [Standing]) async -> [String: ReplicationRunReport.Follower] {
         let deadline = ContinuousClock.now + patience
         return await withTaskGroup(of: (NodeAddress, ReplicationRunReport.CatchUp).self) { group in
-            for shard in topology.shards {
-                for follower in shard.followers {
-                    let target = targets[shard.name] ?? 0
-                    group.addTask {
-                        // Of one that does not answer it is known that it lacks what was written.
-                        let first = (try? await position(of: shard, at: follower)) ?? before[shard.name] ?? 0
-                        var tracker = CatchUpTracker(
-                            first: first, target: target, keysPerBatch: keysPerBatch, at: Self.now())
-                        await watch(&tracker, shard, follower, until: deadline)
-                        return (follower, tracker.result)
-                    }
+            for standing in standings {
+                group.addTask {
+                    var tracker = CatchUpTracker(
+                        first: standing.first, target: standing.target, keysPerBatch: standing.keysPerBatch,
+                        at: Self.now())
+                    await watch(&tracker, standing.shard, standing.follower, until: deadline)
+                    return (standing.follower, tracker.result)
                 }
             }
             var all: [NodeAddress: ReplicationRunReport.CatchUp] = [:]
