@@ -207,21 +207,39 @@ final class HTTPConnectionHandler: ChannelDuplexHandler {
         return isAtItsEnd ? last : nil
     }
 
-    /// A whole request, by a head that the decoder read before.
+    /// A whole request without a body, by a head that the decoder read before.
     /// - Returns: false where the decoder must read it too: it is to be refused, or is the last one.
+    func receive(_ known: KnownHead, target: ByteBuffer) -> Bool {
+        guard acceptsKnown(targetBytes: target.readableBytes) else { return false }
+        let method = known.meaning.method
+        receive(known: HTTPRequest(method: method, target: target, headers: known.headers(bodyBytes: 0)), reserved: 0)
+        return true
+    }
+
+    /// As above, with a body.
     func receive(_ known: KnownHead, target: String, body: ByteBuffer) -> Bool {
         let bytes = body.readableBytes
         let method = known.meaning.method
-        guard accepting, !loop.draining, target.utf8.count <= loop.configuration.targetBytesMax,
-            bytes == 0 || bytes <= loop.handler.bodyBytesMax(method: method, target: target), loop.reserve(bytes)
+        guard acceptsKnown(targetBytes: target.utf8.count),
+            bytes <= loop.handler.bodyBytesMax(method: method, target: target), loop.reserve(bytes)
         else { return false }
+        receive(
+            known: HTTPRequest(method: method, target: target, headers: known.headers(bodyBytes: bytes), body: body),
+            reserved: bytes)
+        return true
+    }
+
+    private func acceptsKnown(targetBytes: Int) -> Bool {
+        accepting && !loop.draining && targetBytes <= loop.configuration.targetBytesMax
+    }
+
+    private func receive(known request: HTTPRequest, reserved: Int) {
         corked = true
         receive(
-            HTTPRequest(method: method, target: target, headers: known.headers(bodyBytes: bytes), body: body),
+            request,
             AnswerQueue.Slot(
-                isHead: method == .HEAD, isRead: method == .GET, keepAlive: true, saysKeepAlive: false,
-                reservedBytes: bytes))
-        return true
+                isHead: request.method == .HEAD, isRead: request.method == .GET, keepAlive: true, saysKeepAlive: false,
+                reservedBytes: reserved))
     }
 
     private func receive(_ request: HTTPRequest, _ slot: AnswerQueue.Slot) {

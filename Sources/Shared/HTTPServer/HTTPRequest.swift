@@ -4,25 +4,66 @@ public import NIOHTTP1
 /// A whole request: head and body have arrived and are within the limits.
 public struct HTTPRequest: Sendable {
     public let method: HTTPMethod
-    /// The request target as it was sent, origin form: path and query.
-    public let target: String
     public let headers: HTTPHeaders
     public var body: ByteBuffer
+    @usableFromInline let storedTarget: Target
+
+    @usableFromInline enum Target: Sendable {
+        case text(String)
+        /// ASCII, lent by what the connection read: no memory of its own.
+        case bytes(ByteBuffer)
+    }
 
     public init(method: HTTPMethod, target: String, headers: HTTPHeaders = [:], body: ByteBuffer = ByteBuffer()) {
         self.method = method
-        self.target = target
+        storedTarget = .text(target)
         self.headers = headers
         self.body = body
     }
 
+    /// - Parameter target: ASCII.
+    init(method: HTTPMethod, target: ByteBuffer, headers: HTTPHeaders) {
+        self.method = method
+        storedTarget = .bytes(target)
+        self.headers = headers
+        body = ByteBuffer()
+    }
+
+    /// The request target as it was sent, origin form: path and query. Made anew where its bytes are all there is:
+    /// ``withTargetBytes(_:)`` costs less.
+    public var target: String {
+        switch storedTarget {
+        case .text(let text): text
+        case .bytes(let bytes): String(buffer: bytes)
+        }
+    }
+
+    /// Lends the bytes of the target.
+    @inlinable public func withTargetBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        switch storedTarget {
+        case .bytes(let bytes): return bytes.withUnsafeReadableBytes(body)
+        case .text(let text):
+            if let result = text.utf8.withContiguousStorageIfAvailable({ body(UnsafeRawBufferPointer($0)) }) {
+                return result
+            }
+            // A target that the server read is always contiguous; one bridged from elsewhere may not be.
+            return Array(text.utf8).withUnsafeBytes(body)
+        }
+    }
+
     /// The target up to its `?`, still percent-encoded.
-    public var path: Substring { target[..<(queryMark ?? target.endIndex)] }
+    public var path: Substring {
+        let target = target
+        return target[..<(HTTPRequest.queryMark(in: target) ?? target.endIndex)]
+    }
 
     /// What follows the first `?`, still percent-encoded; nil where there is none.
-    public var query: Substring? { queryMark.map { target[target.index(after: $0)...] } }
+    public var query: Substring? {
+        let target = target
+        return HTTPRequest.queryMark(in: target).map { target[target.index(after: $0)...] }
+    }
 
-    private var queryMark: String.Index? { target.utf8.firstIndex(of: UInt8(ascii: "?")) }
+    private static func queryMark(in target: String) -> String.Index? { target.utf8.firstIndex(of: UInt8(ascii: "?")) }
 }
 
 /// A whole response. `content-length`, `date` and `connection` are the server's to write.

@@ -60,12 +60,16 @@ final class KnownHeadHandler: ChannelInboundHandler {
     private func receiveKnown(_ bytes: inout ByteBuffer) -> Bool {
         guard let (head, match) = match(bytes) else { return false }
         let start = bytes.readerIndex
-        guard
-            let target = bytes.getString(at: start + match.target.lowerBound, length: match.target.count),
-            let body = match.bodyBytes == 0
-                ? ByteBuffer() : bytes.getSlice(at: start + match.bodyStart, length: match.bodyBytes),
-            connection.receive(head, target: target, body: body)
-        else { return false }
+        guard let target = bytes.getSlice(at: start + match.target.lowerBound, length: match.target.count) else {
+            return false
+        }
+        if match.bodyBytes == 0 {
+            guard connection.receive(head, target: target) else { return false }
+        } else {
+            guard let body = bytes.getSlice(at: start + match.bodyStart, length: match.bodyBytes),
+                connection.receive(head, target: String(buffer: target), body: body)
+            else { return false }
+        }
         bytes.moveReaderIndex(forwardBy: match.end)
         return true
     }

@@ -1,5 +1,4 @@
 public import Core
-public import HTTPServer
 public import Wire
 
 /// Where key and query stand in the bytes of a request target `/kv/{key}?{query}`.
@@ -79,16 +78,5 @@ public struct KeyTarget: Sendable, Hashable {
     private static func tooLong(_ count: Int?) -> Problem {
         let length = count.map { "The key has \($0) bytes" } ?? "The key is too long"
         return Problem(.badRequest, "\(length): at most \(Limits.keyBytesMax) are allowed.")
-    }
-}
-
-extension HTTPRequest {
-    /// Lends the bytes of the target to `body`.
-    @inlinable public func withTargetBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
-        if let result = target.utf8.withContiguousStorageIfAvailable({ body(UnsafeRawBufferPointer($0)) }) {
-            return result
-        }
-        // A target that the server read is always contiguous; one bridged from elsewhere may not be.
-        return Array(target.utf8).withUnsafeBytes(body)
     }
 }

@@ -242,7 +242,10 @@ final class KeyHandler {
     /// Handles the read again when the replica has the version, or when it has waited long enough.
     /// - Returns: false where too many wait already.
     private func wait(for version: Version, _ replica: ShardReplica, _ asked: Request) -> Bool {
-        let (eventLoop, request, exchange) = (eventLoop, asked.request, asked.exchange)
+        let (eventLoop, exchange) = (eventLoop, asked.exchange)
+        // With a target of its own: what the connection read is not held for as long as this waits.
+        let request = HTTPRequest(
+            method: asked.request.method, target: asked.request.target, headers: asked.request.headers)
         let handler = NIOLoopBound(self, eventLoop: eventLoop)
         let timer = NIOLoopBoundBox<Scheduled<Void>?>(nil, eventLoop: eventLoop)
         do throws(KVError) {
