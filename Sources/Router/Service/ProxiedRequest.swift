@@ -39,7 +39,9 @@ final class ProxiedRequest {
     func start() {
         do throws(Problem) {
             let shard = router.table.topology.position(of: slot)
-            let node = try goesToLeader ? router.leader(of: shard) : router.reader(of: shard)
+            let node =
+                try goesToLeader
+                ? router.leader(of: shard) : router.proxiedReader(of: shard, on: exchange.eventLoop)
             send(to: router.table.nodes[node])
         } catch {
             finish(error)

@@ -29,6 +29,9 @@ final class RouterHandler: HTTPHandler {
     /// For each shard, which reader is next; starts anywhere, so that the loops do not go in step.
     private var cursors: [UInt32] = []
     private var recentQueries = RecentQueries<RoutedQuery>()
+    /// Turns of the event loop in which reads were proxied.
+    private var proxiedTurns: UInt32 = 0
+    private var isProxying = false
 
     init(
         table: RoutingTable, configuration: RouterConfiguration, proxy: Proxy, scans: RouterScans,
@@ -175,12 +178,30 @@ final class RouterHandler: HTTPHandler {
 
     /// The replica whose turn it is, by its position in the table's nodes.
     func reader(of shard: Int) throws(Problem) -> Int {
+        let readers = try readers(of: shard)
+        cursors[shard] &+= 1
+        return readers[Int(cursors[shard]) % readers.count]
+    }
+
+    /// The replica that all proxied reads of this turn of `eventLoop` go to, so that they can share a connection.
+    func proxiedReader(of shard: Int, on eventLoop: any EventLoop) throws(Problem) -> Int {
+        if !isProxying {
+            isProxying = true
+            eventLoop.assumeIsolated().execute { [self] in
+                isProxying = false
+                proxiedTurns &+= 1
+            }
+        }
+        let readers = try readers(of: shard)
+        return readers[Int(cursors[shard] &+ proxiedTurns) % readers.count]
+    }
+
+    private func readers(of shard: Int) throws(Problem) -> [Int] {
         let readers = table.shards[shard].readers
         guard !readers.isEmpty else {
             throw Problem(
                 .unavailable, "No replica of shard \(table.topology.shards[shard].name) answers: try again.")
         }
-        cursors[shard] &+= 1
-        return readers[Int(cursors[shard]) % readers.count]
+        return readers
     }
 }
