@@ -211,9 +211,8 @@ let package = Package(
         tests(
             "ClusterTests",
             [
-                "TestSupport", "BenchReport", "DistribKVClient", "LSM", "Configuration", "Sharding", "Wire", "Core",
-                nioCore,
-                nioPosix, nioHTTP1,
+                "TestSupport", "BenchReport", "DistribKVClient", "LSM", "Shard", "Configuration", "Sharding", "Wire",
+                "Core", nioCore, nioPosix, nioHTTP1,
             ]),
     ],
     swiftLanguageModes: [.v6]

@@ -25,6 +25,8 @@ enum PeerFailure: Error, CustomStringConvertible {
 /// What a node asks of others. Every question has a deadline.
 struct Peers: Sendable {
     static let answerTimeout = TimeAmount.seconds(1)
+    /// A promotion asks everybody twice.
+    private static let promotionTimeout = TimeAmount.seconds(5)
 
     let transport: any PeerTransport
 
@@ -56,20 +58,34 @@ struct Peers: Sendable {
         return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
     }
 
-    /// The first of `nodes`, in their order, that answers with a position in the shard's log. Asks all at once.
-    func firstWithData(
-        ofShard shard: String, among nodes: [NodeAddress]
-    ) async -> (node: NodeAddress, lsn: UInt64)? {
-        let positions = await withTaskGroup(of: (NodeAddress, UInt64).self) { group in
+    /// What those of `nodes` have that answer. Asks all at once.
+    func histories(
+        ofShard shard: String, at nodes: [NodeAddress]
+    ) async -> [(node: NodeAddress, history: TermHistory)] {
+        await withTaskGroup(of: (NodeAddress, TermHistory)?.self) { group in
             for node in nodes {
-                group.addTask { (node, (try? await history(ofShard: shard, at: node))?.position.lsn ?? 0) }
+                group.addTask {
+                    guard let history = try? await history(ofShard: shard, at: node).history else { return nil }
+                    return (node, history)
+                }
             }
-            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+            return await group.reduce(into: []) { if let answer = $1 { $0.append(answer) } }
         }
-        for node in nodes {
-            if let lsn = positions[node], lsn > 0 { return (node, lsn) }
+    }
+
+    /// Has `peer` lead a shard, which its leader so far does not: it asks the other replicas first. Takes seconds where one
+    /// of them does not answer.
+    func promote(_ request: PromoteRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure) {
+        let body: [UInt8]
+        do {
+            body = try DocumentCoding.encode(request)
+        } catch {
+            throw .silent("the request cannot be encoded: \(error)")
         }
-        return nil
+        let request = NodeRequest(
+            method: .POST, target: APIPath.promote(shard: shard), headers: [("content-type", MediaType.json)],
+            body: ByteBuffer(bytes: body))
+        try check(try await ask(peer, request, within: Peers.promotionTimeout), from: peer)
     }
 
     func fence(_ fence: FenceRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure)
@@ -89,9 +105,11 @@ struct Peers: Sendable {
 
     // MARK: Asking
 
-    private func ask(_ peer: NodeAddress, _ request: NodeRequest) async throws(PeerFailure) -> NodeResponse {
+    private func ask(
+        _ peer: NodeAddress, _ request: NodeRequest, within timeout: TimeAmount = Peers.answerTimeout
+    ) async throws(PeerFailure) -> NodeResponse {
         do {
-            return try await transport.execute(request, to: peer, deadline: .now() + Peers.answerTimeout)
+            return try await transport.execute(request, to: peer, deadline: .now() + timeout)
         } catch let failure as NodeFailure {
             if failure.delivery == .notSent, failure.error.code == .unavailable {
                 throw .refused(failure.description)

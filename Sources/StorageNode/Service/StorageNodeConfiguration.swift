@@ -22,6 +22,8 @@ public struct StorageNodeConfiguration: Sendable {
     public var dataDirectory: String
     public var storage: StorageSettings
     public var replication: ReplicationSettings
+    /// Shards whose replica here is opened without what is damaged in its write-ahead log.
+    public var dropsDamagedLogOf: Set<String> = []
     /// Writes of one shard that may wait for followers at once; one more is answered 503, and not made.
     public var ackWaitersMax = 16_384
     /// The largest record that a scan hands out, in bytes.

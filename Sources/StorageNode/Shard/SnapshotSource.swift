@@ -119,6 +119,7 @@ final class SnapshotSource: Sendable {
         try Files.makeDirectory(directory)
         try database.checkpoint(to: path)
         let names = try Files.names(in: path) ?? []
+        try LogRecovery.settle(checkpoint: path, shard: configuration.name)
         let history = try SnapshotSource.history(of: path, configuration, shared)
         try waitUntilCommitted(history.end)
         var files: [SnapshotManifest.File] = []

@@ -332,6 +332,7 @@ struct WriterCore {
         unsyncedSinceMilliseconds = nil
         do throws(KVError) {
             try sink.syncWAL()
+            log.synced = position
         } catch {
             _ = stopWriting(error)
         }
@@ -340,7 +341,9 @@ struct WriterCore {
     /// The last fsync of a clean shutdown, in every durability.
     mutating func syncForClose() throws(KVError) {
         unsyncedSinceMilliseconds = nil
-        if configuration.durability != .always, failure == nil { try sink.syncWAL() }
+        guard configuration.durability != .always, failure == nil else { return }
+        try sink.syncWAL()
+        log.synced = position
     }
 
     private mutating func trimLogIfDue(written bytes: Int) {
