@@ -139,7 +139,7 @@ let package = Package(
         .executableTarget(
             name: "fuzz",
             dependencies: [
-                "TestSupport", "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "LSM",
+                "TestSupport", "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "LSM", "Shard",
                 "StorageNodeService", nioCore, nioHTTP1, nioEmbedded, argumentParser,
             ], path: "Tests/Fuzz", exclude: ["run"], swiftSettings: settings),
         tests("FuzzTests", ["fuzz"]),

@@ -75,6 +75,20 @@ public struct LogFileCheck: Sendable, Hashable {
         return walk.result
     }
 
+    /// As ``run(path:_:)``, of what a file holds.
+    package static func run(
+        contents: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws(KVError) -> Bool
+    ) throws(KVError) -> LogFileCheck {
+        var walk = Walk(fileBytes: contents.count)
+        var start = 0
+        while start < contents.count, !walk.isDecided {
+            let end = min(start + blockBytes, contents.count)
+            try walk.take(UnsafeRawBufferPointer(rebasing: contents[start..<end]), at: start, body)
+            start = end
+        }
+        return walk.result
+    }
+
     private static func read(
         _ file: Int32, _ path: String, into chunk: UnsafeMutableRawBufferPointer, count: Int
     ) throws(KVError) -> Int {
