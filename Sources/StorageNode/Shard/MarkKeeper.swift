@@ -40,7 +40,7 @@ final class MarkKeeper: Sendable {
             guard !state.isClosed, state.kept?.position != position else { return }
             let mark = SyncedMark(
                 database: database, position: position, tablesLsn: tablesLsn, durability: durability, boot: boot,
-                logs: try LogFile.live(in: directory + "/db").map(\.name))
+                logs: LogFile.list(in: directory + "/db").map(\.name))
             try mark.save(to: directory)
             state.kept = mark
         }

@@ -22,7 +22,7 @@ package struct SyncedMark: Sendable, Hashable {
     package var durability: Durability
     /// The machine's start during which the log was written.
     package var boot: String
-    /// The logs that were not in tables yet.
+    /// The logs that were there. Those that the manifest does not need any more may go.
     package var logs: [String]
 
     package init(
