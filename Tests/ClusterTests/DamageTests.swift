@@ -51,5 +51,35 @@ extension ClusterTests {
                 }
             }
         }
+
+        /// Nobody has read what is damaged: the scrub names it, while the node runs.
+        @Test(.timeLimit(.minutes(5)))
+        func scrubNamesADamagedTable() async throws {
+            try await TestCluster.running(.ring(shards: 1, nodes: 2, replicas: 2)) { cluster in
+                for number in 0..<100 {
+                    let path = APIPath.key("key-\(number)".utf8) + "?ack=all"
+                    let response = try await HTTP.send(
+                        .PUT, path, to: cluster.nodes[0], body: Array("value-\(number)".utf8))
+                    try #require(response.status == 204)
+                }
+                // A start makes tables of the log.
+                try await cluster.node(1).killHard()
+                try await cluster.startNode(1)
+                try await cluster.waitForConvergence()
+                let whole = try await cluster.kv(["scrub", "shard-0"])
+                #expect(whole.status == .exited(0), "\(whole)")
+                for node in cluster.nodes { #expect(whole.output.contains("\(node)")) }
+
+                let folder = "\(cluster.dataDirectory(1))/shards/shard-0/db"
+                let table = try #require(Damage.tables(in: folder).first)
+                try Damage.flipBit(ofFile: table)
+                let damaged = try await cluster.kv(["scrub", "shard-0", "--json"])
+                #expect(damaged.status == .exited(4), "\(damaged)")
+                #expect(damaged.output.contains("\(table) is damaged"), "\(damaged)")
+                #expect(try cluster.node(1).log.contains("\(table) is damaged"))
+                // The leader, which is whole, was read as well.
+                #expect(damaged.output.contains("\(cluster.nodes[0])"))
+            }
+        }
     }
 }

@@ -87,11 +87,22 @@ struct Peers: Sendable {
         return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
     }
 
+    /// How long a node may read for a digest.
+    private static let digestTimeout = TimeAmount.seconds(60)
+
+    func digest(_ digest: DigestRequest, ofShard shard: String, at peer: NodeAddress) async throws -> DigestDocument {
+        let request = try NodeRequest.post(APIPath.digest(shard: shard), digest)
+        return try decode(
+            DigestDocument.self, try await ask(peer, request, timeout: Peers.digestTimeout), from: peer)
+    }
+
     // MARK: Asking
 
-    private func ask(_ peer: NodeAddress, _ request: NodeRequest) async throws(PeerFailure) -> NodeResponse {
+    private func ask(
+        _ peer: NodeAddress, _ request: NodeRequest, timeout: TimeAmount = answerTimeout
+    ) async throws(PeerFailure) -> NodeResponse {
         do {
-            return try await transport.execute(request, to: peer, deadline: .now() + Peers.answerTimeout)
+            return try await transport.execute(request, to: peer, deadline: .now() + timeout)
         } catch let failure as NodeFailure {
             if failure.delivery == .notSent, failure.error.code == .unavailable {
                 throw .refused(failure.description)
