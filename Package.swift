@@ -78,7 +78,9 @@ let package = Package(
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
-        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", nioCore]),
+        .target(
+            name: "CTableCheck", path: "Sources/StorageNode/CTableCheck", linkerSettings: [.linkedLibrary("rocksdb")]),
+        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", "CTableCheck", nioCore]),
         library("Shard", "StorageNode/Shard", ["Core", "Sharding", "Wire", "LSM", nioCore, logging]),
         library(
             "StorageNodeService", "StorageNode/Service",
@@ -215,5 +217,7 @@ let package = Package(
                 "Core", nioCore, nioPosix, nioHTTP1,
             ]),
     ],
-    swiftLanguageModes: [.v6]
+    swiftLanguageModes: [.v6],
+    // Of CTableCheck: what RocksDB's headers need.
+    cxxLanguageStandard: .cxx17
 )

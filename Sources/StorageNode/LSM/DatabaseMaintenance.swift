@@ -29,6 +29,30 @@ extension Database {
         return property("rocksdb.live-sst-files-size")
     }
 
+    /// A table that holds part of the data.
+    public struct Table: Sendable, Hashable {
+        /// In the database's folder.
+        public var name: String
+        /// Rises from table to table.
+        public var number: UInt64
+        public var bytes: UInt64
+    }
+
+    /// The tables that hold the data now, oldest first; none that a compaction is still writing.
+    public func liveTables() throws(KVError) -> [Table] {
+        try enter()
+        defer { leave() }
+        let files = rocksdb_livefiles(handle.pointer)
+        defer { rocksdb_livefiles_destroy(files) }
+        return (0..<rocksdb_livefiles_count(files)).compactMap { index in
+            // "/000123.sst"
+            let name = String(cString: rocksdb_livefiles_name(files, index)).drop { $0 == "/" }
+            return UInt64(name.prefix { $0 != "." }).map {
+                Table(name: String(name), number: $0, bytes: UInt64(rocksdb_livefiles_size(files, index)))
+            }
+        }.sorted { $0.number < $1.number }
+    }
+
     /// The sequence number of the newest record.
     public func latestSequence() throws(KVError) -> UInt64 {
         try enter()

@@ -103,6 +103,15 @@ struct Peers: Sendable {
         return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
     }
 
+    /// How long a node may read for a digest.
+    private static let digestTimeout = TimeAmount.seconds(60)
+
+    func digest(_ digest: DigestRequest, ofShard shard: String, at peer: NodeAddress) async throws -> DigestDocument {
+        let request = try NodeRequest.post(APIPath.digest(shard: shard), digest)
+        return try decode(
+            DigestDocument.self, try await ask(peer, request, within: Peers.digestTimeout), from: peer)
+    }
+
     // MARK: Asking
 
     private func ask(

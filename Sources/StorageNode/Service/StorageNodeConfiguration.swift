@@ -30,6 +30,8 @@ public struct StorageNodeConfiguration: Sendable {
     var scanRecordBytesMax: Int { ScanFrame.bytes(key: Limits.keyBytesMax, value: storage.valueBytesMax) }
     /// When a leader begins a new term by itself.
     var termRenewal = TermRenewal.Limits()
+    /// When replicas are scrubbed.
+    var scrub = ScrubSchedule.Limits()
     /// What the replicas take the time from.
     var clock = ShardClock.system
     /// Event loops that serve connections.

@@ -35,6 +35,8 @@ public final class ShardReplica: Sendable {
     let marks: MarkKeeper
     let isComputingDigest = Atomic<Bool>(false)
     let compaction: ShardCompaction
+    let damaged = ReplicaDamage()
+    let scrub: ShardScrub
 
     /// Opens or creates the replica's directory, recovers its log and starts the writer. A leader of a new term
     /// writes the term's first batch; where log or promise know a newer term, or this one with another leader, the
@@ -101,6 +103,7 @@ public final class ShardReplica: Sendable {
         self.expiries = expiries
         self.logger = logger
         compaction = ShardCompaction(shard: configuration.name, database: database, clock: clock, logger: logger)
+        scrub = ShardScrub(configuration, database: database, clock: clock, logger: logger)
         snapshots = try SnapshotSource(
             configuration, database: database, log: log, shared: shared, clock: clock, logger: logger)
         received = try SnapshotReceiver(configuration, shared: shared, clock: clock)
@@ -303,6 +306,7 @@ public final class ShardReplica: Sendable {
     ) async throws(KVError) -> Value {
         inbox.refuse(KVError(.unavailable, "the shard \(configuration.name) is closed"))
         return try await writer.finish { [self] () throws(KVError) in
+            scrub.close()
             log.close()
             snapshots.close()
             keepSyncedMark()

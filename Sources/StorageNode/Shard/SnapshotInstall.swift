@@ -79,11 +79,16 @@ extension ShardReplica {
 
     /// Takes a checkpoint, or shares one that the log still reaches back to. Blocks, for long: reads all of it.
     ///
-    /// Throws `KVError`: `.notLeader`, `.overloaded` while another is being made, `.storageFull`, `.storageFailed`,
-    /// `.unavailable` once closed.
+    /// Throws `KVError`: `.notLeader`, `.overloaded` while another is being made, `.corrupted` if a file of it is damaged,
+    /// which is noted as this replica's damage, `.storageFull`, `.storageFailed`, `.unavailable` once closed.
     public func openSnapshot() throws(KVError) -> SnapshotManifest {
         try requireLeader()
-        return try snapshots.open(leaderTerm: role.term)
+        do throws(KVError) {
+            return try snapshots.open(leaderTerm: role.term)
+        } catch {
+            if error.code == .corrupted { note(damage: error) }
+            throw error
+        }
     }
 
     /// Reads part of a checkpoint's file: `length` bytes from `offset` on, less where the file ends before. Blocks.
