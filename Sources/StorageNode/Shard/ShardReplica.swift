@@ -60,6 +60,8 @@ public final class ShardReplica: Sendable {
         var options = configuration.databaseOptions
         options.expiries = expiries
         let database = try Database(path: configuration.directory + "/db", shared: shared, options: options)
+        // RocksDB makes the folder, and syncs what is in it but not its name.
+        try Files.sync(configuration.directory)
         return try ShardReplica(
             configuration, role: role, database: database, sink: sink(database), shared: shared, clock: clock,
             expiries: expiries, logger: logger)
