@@ -85,6 +85,8 @@ public struct StorageNodeStatus: Codable, Sendable, Hashable {
     public var uptimeSeconds: Double
     public var durability: String
     public var shards: [Shard]
+    /// How far the machine's clock is ahead of the time that the node follows; nil while it follows that clock.
+    public var clockAheadMilliseconds: UInt64?
 
     public init(
         version: String, node: NodeAddress, epoch: UInt64, uptimeSeconds: Double, durability: String, shards: [Shard]

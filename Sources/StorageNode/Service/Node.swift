@@ -22,6 +22,7 @@ final class Node: Sendable {
     /// For what reads or writes whole databases.
     let snapshotWork = ReaderPool(threads: 2, waitingMax: 16)
     let metrics: NodeMetrics
+    let clockWatch: ClockWatch
     let started = ContinuousClock.now
     var logger: Logger { configuration.logger }
     var address: NodeAddress { configuration.address }
@@ -40,7 +41,8 @@ final class Node: Sendable {
         self.batchConnections = batchConnections
         self.readers = readers
         self.scanConnections = scanConnections
-        self.metrics = NodeMetrics(views: keeper.views)
+        clockWatch = ClockWatch(configuration.clock.bounded, logger: configuration.logger)
+        self.metrics = NodeMetrics(views: keeper.views, clock: clockWatch)
     }
 
     /// Takes this node's replica of a shard out of service, has `replace` put another in its place, and serves that.

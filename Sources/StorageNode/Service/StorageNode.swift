@@ -166,7 +166,10 @@ public final class StorageNode: Service {
                 "shards": "\(node.view.replicas.compactMap { $0?.configuration.name }.joined(separator: ","))",
                 "durability": "\(configuration.storage.durability.rawValue)",
             ])
-        let upkeep = [node.scheduleTidying(on: group.next()), node.scheduleRewriting(on: group.next())]
+        let upkeep = [
+            node.scheduleTidying(on: group.next()), node.scheduleRewriting(on: group.next()),
+            node.scheduleLooking(on: group.next()),
+        ]
         onStart(address)
         await withDiscardingTaskGroup { tasks in
             tasks.addTask {
