@@ -162,7 +162,7 @@ extension Database {
         if let status = RocksDBStatus(taking: failure) { throw status.error("cannot read from \(path)") }
     }
 
-    private func property(_ name: String) -> UInt64 {
+    func property(_ name: String) -> UInt64 {
         var value: UInt64 = 0
         return rocksdb_property_int(handle.pointer, name, &value) == 0 ? value : 0
     }

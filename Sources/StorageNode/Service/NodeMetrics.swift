@@ -81,6 +81,9 @@ final class NodeMetrics: Sendable {
         gauges("distribkv_shard_writable", "0 where a failed write has stopped the shard.", views) {
             $0.failure == nil ? 1 : 0
         }
+        gauges("distribkv_shard_background_ok", "0 while flushes or compactions of the shard's database fail.", views) {
+            $0.background.failure == nil ? 1 : 0
+        }
         gauges("distribkv_shard_lag_milliseconds", "How far a follower may be behind its leader.", views) {
             $0.role.isLeader ? nil : $0.freshness.lagMilliseconds.map { Double($0) }
         }

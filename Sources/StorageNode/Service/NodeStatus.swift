@@ -43,7 +43,7 @@ extension Node {
             position: status.position, keysEstimate: status.sizes.keysEstimate,
             diskBytes: status.sizes.tableBytes + status.sizes.logBytes,
             memtableBytes: status.sizes.memtableBytes, logFirstLsn: status.logFirstLsn,
-            failure: status.failure?.description)
+            failure: (status.failure ?? replica.background.failure)?.description)
         shard.newestTerm = replica.newestTerm
         if status.role.isLeader {
             shard.state = .leading

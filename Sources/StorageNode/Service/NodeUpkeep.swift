@@ -12,7 +12,11 @@ extension Node {
     func scheduleLooking(on eventLoop: any EventLoop) -> RepeatedTask {
         eventLoop.scheduleRepeatedAsyncTask(initialDelay: Node.lookInterval, delay: Node.lookInterval) { _ in
             self.clockWatch.look()
-            return eventLoop.makeSucceededVoidFuture()
+            let done = self.scanners.run(on: eventLoop) {
+                for replica in self.view.openReplicas.values { replica.lookAtBackgroundWork() }
+            }
+            // If the threads are busy, the next round will do; a failure would end the rounds.
+            return done.recover { _ in }
         }
     }
 }

@@ -34,6 +34,8 @@ public final class ShardReplica: Sendable {
     let published: PublishedRole
     let isComputingDigest = Atomic<Bool>(false)
     let compaction: ShardCompaction
+    /// Whether its database writes its tables.
+    public let background = BackgroundHealth()
 
     /// Opens or creates the replica's directory, recovers its log and starts the writer. A leader of a new term
     /// writes the term's first batch; where log or promise know a newer term, or this one with another leader, the
