@@ -211,7 +211,9 @@ import Wire
     /// One replica has compacted away what has expired, the other has not: they are equal all the same.
     @Test func replicasAreEqualWhicheverHasDroppedWhatExpired() async throws {
         let directory = try TemporaryDirectory()
-        let (clock, ahead) = (ManualClock(), ManualClock())
+        let now: UInt64 = 1_800_000_000_000
+        let settling = UInt64(ClockBound.settleMilliseconds)
+        let (clock, ahead) = (ManualClock(wall: now), ManualClock(wall: now + 181_000 - settling))
         var configuration = ShardConfiguration.test(directory)
         let leader = try ShardReplica.openTest(configuration, clock: clock.clock)
         configuration.directory += "-follower"
@@ -224,11 +226,13 @@ import Wire
         }
         #expect(await follower.apply(try leader.readAll(), leaderTerm: 1).failure == nil)
         // The follower's clock is ahead by two minutes more than it takes to drop them.
-        ahead.setWall(1_000_000 + 181_000)
+        _ = follower.expiries.now()
+        ahead.setWall(now + 181_000)
+        ahead.advance(settling)
         try follower.database.compact()
         #expect(try follower.content().count == 120 && leader.content().count == 180)
         let whole = try await leader.digest()
-        #expect(whole.expiringAfter == 1_300_000)
+        #expect(whole.expiringAfter == now + 300_000)
         #expect(whole.ranges.reduce(0) { $0 + $1.keys } == 120)
         let own = try await follower.digest(
             boundaries: whole.ranges.dropFirst().compactMap { PercentCoding.decode($0.start.utf8) },
@@ -254,7 +258,7 @@ import Wire
 
     @Test func aCompactionOnRequestFreesSpace() async throws {
         let directory = try TemporaryDirectory()
-        let clock = ManualClock()
+        let clock = ManualClock(wall: 1_800_000_000_000)
         let replica = try ShardReplica.openTest(.test(directory), clock: clock.clock)
         #expect(replica.lastCompaction == CompactionDocument(shard: "shard-0"))
         for start in stride(from: 0, to: 20_000, by: 1_000) {
@@ -262,7 +266,10 @@ import Wire
                 (start..<start + 1_000).map { put("key-\($0)", "value \($0 &* 7919)", ttl: 1_000) })
         }
         _ = try await replica.write([plain("stays", "1")])
-        clock.setWall(1_061_000)
+        // Expired for a minute, by a clock that has been where it is for long enough.
+        let passing = UInt64(ClockBound.settleMilliseconds) + 61_000
+        clock.setWall(1_800_000_000_000 + passing)
+        clock.advance(passing)
         let begun = replica.startCompaction()
         #expect(begun.number == 1 && begun.isRunning)
         try await eventually { !replica.lastCompaction.isRunning }

@@ -10,8 +10,11 @@ import Wire
 
 /// Clocks that stand still until they are moved.
 final class ManualClock: Sendable {
-    private let wall = Atomic<UInt64>(1_000_000)
+    private let wall: Atomic<UInt64>
     private let monotonic = Atomic<UInt64>(0)
+
+    /// - Parameter wall: by default of a clock that nobody has set, which is followed wherever it goes.
+    init(wall: UInt64 = 1_000_000) { self.wall = Atomic(wall) }
 
     var clock: ShardClock {
         ShardClock(

@@ -171,7 +171,7 @@ final class SimulatedClock: Sendable {
         var wallOffsetMilliseconds: Int64 = 0
     }
 
-    private static let epochMilliseconds: Int64 = 1_700_000_000_000
+    private static let epochMilliseconds: Int64 = 1_760_000_000_000
     private let state = Mutex(State())
 
     func set(now: Instant) { state.withLock { $0.now = now } }

@@ -117,7 +117,7 @@ struct ClusterStatus: Encodable, Sendable {
             if status.lsn > leader.lsn { replica.aheadBatches = status.lsn - leader.lsn }
         }
         if let failure = status.failure {
-            replica.state = "refuses writes: \(failure)"
+            replica.state = status.state == .failed ? "refuses writes: \(failure)" : "fails: \(failure)"
         } else if let snapshot = status.snapshot {
             replica.state = Self.rebuilding(snapshot)
         } else if status.state == .installing {

@@ -48,7 +48,13 @@ public final class ExportFile: ExportSink {
     public func finish() async throws(KVError) {
         guard let temporary else { return }
         try await blocking { [descriptor, path] in
-            fsync(descriptor) == 0 && rename(temporary, path) == 0 ? nil : errno
+            guard fsync(descriptor) == 0, rename(temporary, path) == 0 else { return errno }
+            let slash = path.lastIndex(of: "/")
+            let folder = open(slash.map { String(path[...$0]) } ?? ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            // The file is whole and has its name. Of a folder that is not ours to read, that is all that can be had.
+            guard folder >= 0 else { return nil }
+            defer { close(folder) }
+            return fsync(folder) == 0 || errno == EINVAL ? nil : errno
         }
     }
 

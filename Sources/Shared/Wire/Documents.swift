@@ -46,7 +46,7 @@ public struct StorageNodeStatus: Codable, Sendable, Hashable {
         public var memtableBytes: UInt64
         /// The oldest lsn a follower can still be fed from memory or the write-ahead log; nil where not known yet.
         public var logFirstLsn: UInt64?
-        /// Why writes are refused; nil while they are taken.
+        /// Why writes are refused, or will be soon; nil while all is well.
         public var failure: String?
         /// What the replica is doing; nil from a node that does not say.
         public var state: ReplicaState?
@@ -87,6 +87,8 @@ public struct StorageNodeStatus: Codable, Sendable, Hashable {
     public var uptimeSeconds: Double
     public var durability: String
     public var shards: [Shard]
+    /// How far the machine's clock is ahead of the time that the node follows; nil while it follows that clock.
+    public var clockAheadMilliseconds: UInt64?
 
     public init(
         version: String, node: NodeAddress, epoch: UInt64, uptimeSeconds: Double, durability: String, shards: [Shard]

@@ -177,7 +177,7 @@ extension Database {
         return options
     }
 
-    private func property(_ name: String) -> UInt64 {
+    func property(_ name: String) -> UInt64 {
         var value: UInt64 = 0
         return rocksdb_property_int(handle.pointer, name, &value) == 0 ? value : 0
     }

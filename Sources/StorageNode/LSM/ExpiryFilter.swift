@@ -44,7 +44,8 @@ final class ExpiryFilter: Sendable {
         guard key.first == KeySpace.user, record.first == StoredValue.expiringFlags,
             let expires = StoredValue(decoding: record)?.expiresMilliseconds
         else { return false }
-        let now = clock.now()
-        return now >= delayMilliseconds && expires <= now - delayMilliseconds
+        // Dropping is for good: a clock that was set wrong for a while must not decide it.
+        guard let past = clock.certainlyPast() else { return false }
+        return past >= delayMilliseconds && expires <= past - delayMilliseconds
     }
 }

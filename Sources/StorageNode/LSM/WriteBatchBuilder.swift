@@ -49,6 +49,11 @@ public struct WriteBatchBuilder {
         count = mark.count
     }
 
+    /// Replaces the last eight bytes before `mark`, which is of this batch.
+    public mutating func setBigEndian(_ value: UInt64, before mark: Mark) {
+        buffer.setInteger(value, at: mark.writerIndex - 8, endianness: .big)
+    }
+
     /// A put of a key as it is in RocksDB, prefix included.
     public mutating func putRaw(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
         let bytesMax = 1 + 2 * WriteBatchBuilder.varintBytesMax + key.count + value.count

@@ -1,5 +1,5 @@
 import Core
-import FoundationEssentials
+import Shard
 
 #if canImport(Glibc)
     import Glibc
@@ -24,10 +24,12 @@ final class DataDirectory: Sendable {
     /// Throws `KVError`: `.locked` where another process holds it, `.storageFailed` where it cannot be made.
     init(path: String) throws(KVError) {
         self.path = path
-        do {
-            try FileManager.default.createDirectory(atPath: "\(path)/shards", withIntermediateDirectories: true)
+        do throws(KVError) {
+            // Where every replica is: its name must not be lost with the power, nor that of a folder it is in.
+            try Files.makeDirectories("\(path)/shards")
+            try Files.makeDirectories(path)
         } catch {
-            throw KVError(.storageFailed, "cannot make the data directory \(path)", cause: error)
+            throw KVError(error.code, "cannot make the data directory \(path): \(error.message)", cause: error)
         }
         let lock = open("\(path)/LOCK", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard lock >= 0 else {

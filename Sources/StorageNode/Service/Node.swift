@@ -24,6 +24,7 @@ final class Node: Sendable {
     /// For what is due every second: short, and never behind the work above.
     let upkeep = ReaderPool(threads: 1, waitingMax: 4)
     let metrics: NodeMetrics
+    let clockWatch: ClockWatch
     let started = ContinuousClock.now
     var logger: Logger { configuration.logger }
     var address: NodeAddress { configuration.address }
@@ -42,7 +43,8 @@ final class Node: Sendable {
         self.batchConnections = batchConnections
         self.readers = readers
         self.scanConnections = scanConnections
-        self.metrics = NodeMetrics(views: keeper.views)
+        clockWatch = ClockWatch(configuration.clock.bounded, logger: configuration.logger)
+        self.metrics = NodeMetrics(views: keeper.views, clock: clockWatch)
     }
 
     /// Takes this node's replica of a shard out of service, has `replace` put another in its place, and serves that.

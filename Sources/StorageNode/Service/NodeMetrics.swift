@@ -1,4 +1,5 @@
 import Core
+import LSM
 import Observability
 import Shard
 import Sharding
@@ -28,7 +29,7 @@ final class NodeMetrics: Sendable {
     let divergedWritesSaved: Counter
 
     /// - Parameter views: whose replicas are shown; which they are, and their roles, may change.
-    init(views: NodeViews) {
+    init(views: NodeViews, clock: ClockWatch) {
         registry.registerProcessMetrics(role: "storage-node", version: BuildInformation.version)
         let reads = "distribkv_reads_total"
         hits = registry.counter(reads, help: "Reads of keys, by outcome.", labels: ["outcome": "hit"])
@@ -74,6 +75,17 @@ final class NodeMetrics: Sendable {
         registry.gauge("distribkv_epoch", help: "The epoch of the topology this node serves.") {
             Double(views.current.topology.epoch)
         }
+        registry.gauge(
+            "distribkv_clock_ahead_milliseconds",
+            help: "How far this machine's clock is ahead of the time that is followed; 0 while it is followed."
+        ) { Double(clock.ahead) }
+        registry.counter(
+            "distribkv_clock_jumps_total", help: "How often this machine's clock jumped ahead and was not followed."
+        ) { Double(clock.jumps) }
+        gauges(
+            "distribkv_shard_version_ahead_milliseconds",
+            "How far the newest version is ahead of the time, having come from a clock that was wrong.", views
+        ) { Double($0.expiries.versionAheadMilliseconds) }
         gauges("distribkv_shard_lsn", "The newest batch of the log.", views) { Double($0.position.lsn) }
         gauges("distribkv_shard_term", "The term of that batch.", views) { Double($0.position.term) }
         gauges("distribkv_shard_writable", "0 where a failed write has stopped the shard.", views) {
@@ -81,6 +93,9 @@ final class NodeMetrics: Sendable {
         }
         gauges("distribkv_shard_scrub_age_seconds", "Since the replica was last read as a whole.", views) {
             $0.secondsSinceScrub
+        }
+        gauges("distribkv_shard_background_ok", "0 while flushes or compactions of the shard's database fail.", views) {
+            $0.background.failure == nil ? 1 : 0
         }
         gauges("distribkv_shard_lag_milliseconds", "How far a follower may be behind its leader.", views) {
             $0.role.isLeader ? nil : $0.freshness.lagMilliseconds.map { Double($0) }

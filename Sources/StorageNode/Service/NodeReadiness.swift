@@ -18,6 +18,9 @@ extension NodeView {
                 if let failure = replica.failure {
                     return NodeView.notReady("Shard \(shard.name) takes no writes: \(failure)")
                 }
+                if let failure = replica.background.failure {
+                    return NodeView.notReady("Shard \(shard.name) will stop taking writes: \(failure)")
+                }
                 if replica.isJoining {
                     waiting.append(NodeView.progress(of: replica, named: shard.name))
                 } else {

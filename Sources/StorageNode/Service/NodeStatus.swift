@@ -10,10 +10,13 @@ extension Node {
     /// `GET /status`. Blocks: looks at files.
     func status() throws -> StorageNodeStatus {
         let view = self.view
-        return StorageNodeStatus(
+        var status = StorageNodeStatus(
             version: BuildInformation.version, node: configuration.address, epoch: view.topology.epoch,
             uptimeSeconds: uptimeSeconds, durability: configuration.storage.durability.rawValue,
             shards: try view.topology.shards.indices.compactMap { try shardStatus(at: $0, in: view) })
+        let ahead = clockWatch.ahead
+        if ahead > 0 { status.clockAheadMilliseconds = ahead }
+        return status
     }
 
     private func shardStatus(at position: Int, in view: NodeView) throws -> StorageNodeStatus.Shard? {
@@ -40,7 +43,7 @@ extension Node {
             position: status.position, keysEstimate: status.sizes.keysEstimate,
             diskBytes: status.sizes.tableBytes + status.sizes.logBytes,
             memtableBytes: status.sizes.memtableBytes, logFirstLsn: status.logFirstLsn,
-            failure: status.failure?.description)
+            failure: (status.failure ?? replica.background.failure)?.description)
         shard.newestTerm = replica.newestTerm
         if status.role.isLeader {
             shard.state = .leading

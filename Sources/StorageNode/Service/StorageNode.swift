@@ -169,6 +169,7 @@ public final class StorageNode: Service {
         let upkeep = [
             node.scheduleTidying(on: group.next()), node.scheduleRewriting(on: group.next()),
             node.scheduleMarks(on: group.next()),
+            node.scheduleLooking(on: group.next()),
         ]
         onStart(address)
         await withDiscardingTaskGroup { tasks in

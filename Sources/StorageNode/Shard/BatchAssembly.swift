@@ -13,17 +13,32 @@ struct BatchAssembly {
 
     private var builder: WriteBatchBuilder
     private(set) var remarks: [Noted] = []
-    private let expiries: ExpiryClock
+    /// From when the lives of values are counted.
+    private let lifeBegins: UInt64
     private var checks: CheckedWrites?
-    /// Of the next operation; the others follow one by one, also for those that are refused.
+    /// Of the next operation that becomes a record: what is refused or only read takes no version, so that the version of a
+    /// removal, which has no record of it, can be told from those around it.
     private var version: UInt64
+    private let firstVersion: Version
+    /// Behind the position record.
+    private let positionEnd: WriteBatchBuilder.Mark
+
+    /// Of the last operation that has become a record; the batch's own. `firstVersion` if there is none.
+    var lastVersion: Version { Version(rawValue: max(version, firstVersion.rawValue + 1) - 1) }
 
     /// The batch. Nobody else holds its bytes, so that finishing it copies nothing.
-    consuming func finish() -> WriteBatchBuilder { builder }
+    consuming func finish() -> WriteBatchBuilder {
+        if !remarks.isEmpty { builder.setBigEndian(lastVersion.rawValue, before: positionEnd) }
+        return builder
+    }
 
-    /// - Parameter checks: nil where no operation depends on what is stored.
-    init(_ builder: WriteBatchBuilder, firstVersion: Version, expiries: ExpiryClock, checks: CheckedWrites?) {
-        self.expiries = expiries
+    /// - Parameters:
+    ///   - builder: with the position record in it and nothing else.
+    ///   - checks: nil where no operation depends on what is stored.
+    init(_ builder: WriteBatchBuilder, firstVersion: Version, lifeBegins: UInt64, checks: CheckedWrites?) {
+        self.lifeBegins = lifeBegins
+        self.firstVersion = firstVersion
+        positionEnd = builder.mark
         self.builder = builder
         self.checks = checks
         version = firstVersion.rawValue
@@ -52,8 +67,8 @@ struct BatchAssembly {
             case .put(let key, let value): builder.put(key: key, version: Version(rawValue: version), value: value)
             case .expiringPut(let key, let value, let milliseconds):
                 builder.put(
-                    key: key, version: Version(rawValue: version), expires: expiries.moment(after: milliseconds),
-                    value: value)
+                    key: key, version: Version(rawValue: version),
+                    expires: ExpiryClock.moment(milliseconds, after: lifeBegins), value: value)
             case .delete(let key): builder.delete(key: key)
             // These are checked.
             case .increment, .read, .conditional: assertionFailure("an operation that depends on what is stored")
@@ -63,8 +78,9 @@ struct BatchAssembly {
     }
 
     private mutating func addChecked(_ operation: WriteOperation) -> WriteReceipt.Remark? {
-        defer { version += 1 }
-        return checks?.add(operation, version: Version(rawValue: version), to: &builder)
+        let remark = checks?.add(operation, version: Version(rawValue: version), to: &builder)
+        if remark?.takesVersion ?? true { version += 1 }
+        return remark
     }
 
     /// Adds all of them; where one is refused, none.
@@ -85,7 +101,7 @@ struct BatchAssembly {
                         submission: number, operation: other,
                         remark: other == index ? remark : .refused(.otherRefused)))
             }
-            version = firstVersion + UInt64(operations.count)
+            version = firstVersion
             return
         }
     }

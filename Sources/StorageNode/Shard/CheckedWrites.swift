@@ -33,6 +33,7 @@ struct CheckedWrites {
     private let values: any ValueSource
     /// What time it is for values that expire; the same for the whole batch.
     private let now: UInt64
+    private let lifeBegins: UInt64
     /// By the keys that the batch has written so far.
     private var written: [ByteBuffer: Current] = [:]
 
@@ -40,9 +41,11 @@ struct CheckedWrites {
     /// What the reads of a submission may still find.
     private var readBytesLeft = 0
 
-    init(_ values: any ValueSource, now: UInt64, readBytesMax: Int) {
+    /// - Parameter lifeBegins: from when the lives of values are counted; `now` or later.
+    init(_ values: any ValueSource, now: UInt64, lifeBegins: UInt64, readBytesMax: Int) {
         self.values = values
         self.now = now
+        self.lifeBegins = lifeBegins
         self.readBytesMax = readBytesMax
     }
 
@@ -59,7 +62,9 @@ struct CheckedWrites {
             put(key, value, version: version, expires: nil, in: &builder)
             return nil
         case .expiringPut(let key, let value, let milliseconds):
-            put(key, value, version: version, expires: ExpiryClock.moment(milliseconds, after: now), in: &builder)
+            put(
+                key, value, version: version, expires: ExpiryClock.moment(milliseconds, after: lifeBegins), in: &builder
+            )
             return nil
         case .delete(let key):
             builder.delete(key: key)

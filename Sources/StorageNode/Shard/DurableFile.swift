@@ -39,15 +39,7 @@ enum DurableFile {
         close(file)
         if let problem { throw problem }
         guard rename(temporary, path) == 0 else { throw failure("cannot rename \(temporary)") }
-        try sync(directory)
-    }
-
-    /// Makes the names in a directory durable. Blocks.
-    static func sync(_ directory: String) throws(KVError) {
-        let folder = open(directory, O_RDONLY | O_CLOEXEC)
-        guard folder >= 0 else { throw failure("cannot open \(directory)") }
-        defer { close(folder) }
-        guard fsync(folder) == 0 else { throw failure("cannot sync \(directory)") }
+        try Files.sync(directory)
     }
 
     /// With what `errno` says.

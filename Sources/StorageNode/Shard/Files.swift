@@ -1,4 +1,4 @@
-import Core
+package import Core
 
 #if canImport(Glibc)
     import Glibc
@@ -9,7 +9,10 @@ import Core
 #endif
 
 /// Files and folders by their paths, with errors that say what failed. Every call blocks.
-enum Files {
+package enum Files {
+    /// Told of everything that is synced, for tests: a file system does not say which names would survive.
+    @TaskLocal package static var onSync: (@Sendable (String) -> Void)?
+
     /// What the last system call reported: `.storageFull` where the disk is, `.storageFailed` for anything else.
     static func failure(_ doing: String) -> KVError {
         let number = errno
@@ -40,9 +43,24 @@ enum Files {
 
     static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
-    /// Also where it is there already.
+    /// Also if it is there already. Its name is durable on return: who made it may have died before it was.
     static func makeDirectory(_ path: String) throws(KVError) {
         guard mkdir(path, 0o755) == 0 || errno == EEXIST else { throw failure("cannot create \(path)") }
+        try sync(parent(of: path))
+    }
+
+    /// As ``makeDirectory(_:)``, with the folders above it that are missing.
+    package static func makeDirectories(_ path: String) throws(KVError) {
+        if path.count > 1, path.hasSuffix("/") { return try makeDirectories(String(path.dropLast())) }
+        let above = parent(of: path)
+        if above != path, !exists(path) { try makeDirectories(above) }
+        guard mkdir(path, 0o755) == 0 || errno == EEXIST || exists(path) else { throw failure("cannot create \(path)") }
+        do throws(KVError) {
+            try sync(above)
+        } catch {
+            // A folder that is not ours to read was there before, and so was the name in it.
+            guard errno == EACCES else { throw error }
+        }
     }
 
     /// A folder and everything in it, or a file; nothing where it does not exist. Links are not followed.
@@ -66,7 +84,7 @@ enum Files {
         try sync(parent(of: path))
     }
 
-    static func parent(of path: String) -> String {
+    package static func parent(of path: String) -> String {
         guard let slash = path.lastIndex(of: "/") else { return "." }
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
@@ -99,6 +117,7 @@ enum Files {
         guard file >= 0 else { throw failure("cannot open \(path)") }
         defer { close(file) }
         guard fsync(file) == 0 else { throw failure("cannot sync \(path)") }
+        onSync?(path)
     }
 
     /// A small file's bytes; nil where there is none.

@@ -76,7 +76,7 @@ final class JoiningMark: Sendable {
 
     private func unlink() throws(KVError) {
         guard systemUnlink(path) == 0 || errno == ENOENT else { throw DurableFile.failure("cannot remove \(path)") }
-        try DurableFile.sync(directory)
+        try Files.sync(directory)
     }
 }
 

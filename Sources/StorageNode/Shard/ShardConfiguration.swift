@@ -91,23 +91,25 @@ public struct ShardConfiguration: Sendable {
     }
 }
 
-/// The clocks a shard reads, passed in so that tests can bend them.
+/// The clocks a shard reads, passed in so that tests can bend them. Copies share what was learnt of how they run, as do the
+/// shards of a process.
 public struct ShardClock: Sendable {
     /// Milliseconds since the Unix epoch; may jump either way.
-    public var wallMilliseconds: @Sendable () -> UInt64
-    /// Never goes back.
-    public var monotonicMilliseconds: @Sendable () -> UInt64
+    public let wallMilliseconds: @Sendable () -> UInt64
+    /// Never goes back, and counts the time that the machine sleeps.
+    public let monotonicMilliseconds: @Sendable () -> UInt64
+    /// The wall clock as far as it is followed.
+    public let bounded: BoundedClock
 
     public init(
         wallMilliseconds: @escaping @Sendable () -> UInt64, monotonicMilliseconds: @escaping @Sendable () -> UInt64
     ) {
         self.wallMilliseconds = wallMilliseconds
         self.monotonicMilliseconds = monotonicMilliseconds
+        bounded = BoundedClock(wallMilliseconds: wallMilliseconds, steadyMilliseconds: monotonicMilliseconds)
     }
 }
 
 extension ExpiryClock {
-    package convenience init(_ clock: ShardClock) {
-        self.init(wallMilliseconds: clock.wallMilliseconds, monotonicMilliseconds: clock.monotonicMilliseconds)
-    }
+    package convenience init(_ clock: ShardClock) { self.init(clock.bounded) }
 }

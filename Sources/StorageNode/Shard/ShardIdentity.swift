@@ -21,9 +21,7 @@ enum ShardIdentity {
     static func claim(directory: String, shard: String, cluster: String) throws(KVError) {
         let text = "distribKV shard replica, format 1\ncluster = \(cluster)\nshard = \(shard)\n"
         let path = "\(directory)/\(fileName)"
-        guard mkdir(directory, 0o755) == 0 || errno == EEXIST else {
-            throw DurableFile.failure("cannot create \(directory)")
-        }
+        try Files.makeDirectory(directory)
         if let found = try DurableFile.read(path) {
             guard found == text else {
                 let belongs = found.split(separator: "\n").dropFirst().joined(separator: ", ")

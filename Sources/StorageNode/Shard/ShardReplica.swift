@@ -37,6 +37,8 @@ public final class ShardReplica: Sendable {
     let compaction: ShardCompaction
     let damaged = ReplicaDamage()
     let scrub: ShardScrub
+    /// Whether its database writes its tables.
+    public let background = BackgroundHealth()
 
     /// Opens or creates the replica's directory, recovers its log and starts the writer. A leader of a new term
     /// writes the term's first batch; where log or promise know a newer term, or this one with another leader, the
@@ -72,6 +74,8 @@ public final class ShardReplica: Sendable {
             try recovery.require(tables.end)
         }
         let database = try Database(path: recovery.database, shared: shared, options: options)
+        // RocksDB makes the folder, and syncs what is in it but not its name.
+        try Files.sync(configuration.directory)
         var (configuration, role) = (configuration, role)
         if role.isLeader, try isBehind(others, database, shard: configuration.name) {
             role = .follower(term: role.term)

@@ -43,7 +43,7 @@ struct SnapshotInstall {
             guard common.lsn < own.end.lsn else { return nil }
             return try SurplusExport(
                 database: database, files: DivergedFiles(directory: configuration.divergedDirectory),
-                shard: configuration.name, wallMilliseconds: clock.wallMilliseconds(), logger: logger
+                shard: configuration.name, wallMilliseconds: clock.bounded.read().now(), logger: logger
             ).save(common.lsn + 1...own.end.lsn, after: common)
         }
         try database.close()

@@ -65,11 +65,12 @@ struct SurplusExport {
         return isComplete
     }
 
-    /// The records of a range of versions: of every key its newest write, and nothing of those that were removed.
+    /// The records of a range of versions that can be read: of every key its newest write, and nothing of those that were
+    /// removed. It never has everything, and what lies in a damaged block is missing too.
     /// - Parameter end: the first version that is left out; nil for none.
     private func scan(above start: Version, below end: Version?, to file: inout DivergedFile) throws(KVError) {
         var failure: KVError?
-        try database.forEachUserRecord { key, value in
+        let damage = try database.forEachReadableUserRecord { key, value in
             guard value.version > start, end.map({ value.version < $0 }) ?? true else { return true }
             do throws(KVError) {
                 try file.put(key: key, value, now: wallMilliseconds)
@@ -80,6 +81,10 @@ struct SurplusExport {
             }
         }
         if let failure { throw failure }
+        if let damage {
+            logger.error(
+                "what lies in damaged blocks cannot be saved: \(damage)", metadata: ["shard": "\(shard)"])
+        }
     }
 }
 
@@ -92,8 +97,11 @@ struct LoggedOperation {
     /// Of a value that expires: when, in milliseconds since the Unix epoch.
     var expiresMilliseconds: UInt64?
 
-    /// The writes of a log batch, in their order. Versions rise by one within a batch and end with the batch's own, which
+    /// The writes of a log batch, in their order. Versions rise by one from record to record and end with the batch's own, which
     /// is how a removal, that has no record to keep it in, gets its version.
+    ///
+    /// In batches of before 2026-12, refused operations took versions too: where a stored version tells so, a removal gets the
+    /// one after that of the write before it, which its own was not below, or the one before that of the write behind it.
     static func all(in frame: ByteBuffer, at position: LogPosition) throws(KVError) -> [LoggedOperation] {
         let read = frame.withUnsafeReadableBytes { bytes in
             Result { () throws(KVError) -> [LoggedOperation] in
@@ -102,10 +110,24 @@ struct LoggedOperation {
         }
         var writes = try read.get()
         let last = position.version.rawValue
+        func fromEnd(_ index: Int) -> UInt64 { last - min(UInt64(writes.count - 1 - index), last) }
+        let hasGaps = writes.indices.contains { writes[$0].value != nil && writes[$0].version.rawValue != fromEnd($0) }
         for index in writes.indices where writes[index].value == nil {
-            writes[index].version = Version(rawValue: last - min(UInt64(writes.count - 1 - index), last))
+            writes[index].version = Version(rawValue: fromEnd(index))
         }
+        if hasGaps { closeUp(&writes) }
         return writes
+    }
+
+    private static func closeUp(_ writes: inout [LoggedOperation]) {
+        var isKnown = writes.map { $0.value != nil }
+        for index in writes.indices.dropFirst() where !isKnown[index] && isKnown[index - 1] {
+            writes[index].version = Version(rawValue: writes[index - 1].version.rawValue + 1)
+            isKnown[index] = true
+        }
+        for index in writes.indices.dropLast().reversed() where !isKnown[index] {
+            writes[index].version = Version(rawValue: writes[index + 1].version.rawValue - 1)
+        }
     }
 
     private static func read(_ batch: UnsafeRawBufferPointer) throws(KVError) -> [LoggedOperation] {

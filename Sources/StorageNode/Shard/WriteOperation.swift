@@ -65,6 +65,14 @@ public struct WriteReceipt: Sendable {
         case number(Int64)
         /// What a read found; nil for nothing.
         case read(ReadValue?)
+
+        /// Whether the operation has become a record.
+        var takesVersion: Bool {
+            switch self {
+            case .number: true
+            case .refused, .read: false
+            }
+        }
     }
 
     /// How many operations, from the first, are committed as the configured durability demands, or refused.
@@ -84,6 +92,8 @@ public struct WriteReceipt: Sendable {
     /// Versions rise by one within a batch, so one batch needs one version.
     private var firstVersion = Version.zero
     private var laterRuns: [(operation: Int, version: Version)] = []
+    /// Indices of operations that took none, rising.
+    private var withoutVersion: [Int] = []
     /// By the operation's index; empty for plain writes.
     private var remarks: [Int: Remark] = [:]
 
@@ -98,10 +108,13 @@ public struct WriteReceipt: Sendable {
             case .number, nil: break
             }
         }
-        if let run = laterRuns.last(where: { $0.operation <= index }) {
-            return Version(rawValue: run.version.rawValue + UInt64(index - run.operation))
-        }
-        return Version(rawValue: firstVersion.rawValue + UInt64(index))
+        let run = laterRuns.last { $0.operation <= index } ?? (operation: 0, version: firstVersion)
+        let skipped = operationsWithoutVersion(before: index) - operationsWithoutVersion(before: run.operation)
+        return Version(rawValue: run.version.rawValue + UInt64(index - run.operation - skipped))
+    }
+
+    private func operationsWithoutVersion(before index: Int) -> Int {
+        withoutVersion.partitioningIndex { $0 >= index }
     }
 
     /// Why the operation at `index` was not made; nil where it was, or failed.
@@ -122,7 +135,7 @@ public struct WriteReceipt: Sendable {
         return .some(value)
     }
 
-    /// - Parameter version: of the first of them; each has the next, those too that are refused and do not use theirs.
+    /// - Parameter version: of the first of them that is committed; each other that is has the next.
     mutating func settle(operations: Int, firstVersion version: Version, position: LogPosition) {
         if settled == 0 {
             firstVersion = version
@@ -139,7 +152,20 @@ public struct WriteReceipt: Sendable {
         case .read: reads += 1
         case .number: break
         }
+        if !remark.takesVersion { withoutVersion.append(index) }
         remarks[index] = remark
+    }
+}
+
+extension [Int] {
+    /// The first index whose element fulfils `isInSecondPart`, as do all behind it; the count if none does.
+    fileprivate func partitioningIndex(_ isInSecondPart: (Int) -> Bool) -> Int {
+        var (low, high) = (0, count)
+        while low < high {
+            let middle = (low + high) / 2
+            if isInSecondPart(self[middle]) { high = middle } else { low = middle + 1 }
+        }
+        return low
     }
 }
 

@@ -121,7 +121,7 @@ struct WriterCore {
     /// Writes the barrier batch of a term that this replica begins to lead.
     mutating func writeBarrier(term: UInt64) throws(KVError) {
         let barrier = LogPosition(
-            term: term, lsn: position.lsn + 1, version: versions.next(wallMilliseconds: clock.wallMilliseconds()))
+            term: term, lsn: position.lsn + 1, version: versions.next(wallMilliseconds: expiries.now()))
         var builder = WriteBatchBuilder(
             reservedBytes: LogFrame.headerBytes, capacity: SystemRecords.batchOverheadBytes)
         builder.putPosition(barrier)
@@ -144,7 +144,7 @@ struct WriterCore {
 
     /// What a span has become.
     private struct Settled {
-        /// Of the first operation; the others follow one by one.
+        /// Of the first operation that has one; the others follow one by one.
         var firstVersion: Version
         /// Where in the submissions there is something to say beyond that.
         var remarks: [BatchAssembly.Noted]
@@ -216,17 +216,20 @@ struct WriterCore {
     private mutating func commit(
         _ span: Span, of submissions: [Submission], from start: Cursor, term: UInt64
     ) throws(KVError) -> Settled {
-        let firstVersion = versions.next(wallMilliseconds: clock.wallMilliseconds())
-        let lastVersion = Version(rawValue: firstVersion.rawValue + UInt64(span.operations) - 1)
-        versions.observe(lastVersion)
-        let next = LogPosition(term: term, lsn: position.lsn + 1, version: lastVersion)
+        let times = expiries.times()
+        let firstVersion = versions.next(wallMilliseconds: times.now)
+        var next = LogPosition(
+            term: term, lsn: position.lsn + 1,
+            version: Version(rawValue: firstVersion.rawValue + UInt64(span.operations) - 1))
         var builder = WriteBatchBuilder(
             reservedBytes: LogFrame.headerBytes, capacity: span.bytes + SystemRecords.batchOverheadBytes)
         builder.putPosition(next)
         var assembly = BatchAssembly(
-            consume builder, firstVersion: firstVersion, expiries: expiries,
+            consume builder, firstVersion: firstVersion, lifeBegins: times.lifeBegins,
             checks: span.isChecked
-                ? CheckedWrites(values, now: expiries.now(), readBytesMax: configuration.readBytesMax) : nil)
+                ? CheckedWrites(
+                    values, now: times.now, lifeBegins: times.lifeBegins, readBytesMax: configuration.readBytesMax)
+                : nil)
         var cursor = start
         while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
             let submission = submissions[cursor.submission]
@@ -236,6 +239,8 @@ struct WriterCore {
             cursor = Cursor(submission: cursor.submission + 1, operation: 0)
         }
         let remarks = assembly.remarks
+        next.version = assembly.lastVersion
+        versions.observe(next.version)
         let batch = assembly.finish()
         if batch.count > 1 { try write(consume batch, at: next) }
         return Settled(firstVersion: firstVersion, remarks: remarks)
@@ -246,16 +251,22 @@ struct WriterCore {
         _ span: Span, from start: Cursor, _ settled: Settled, in receipts: inout [WriteReceipt],
         of submissions: [Submission]
     ) {
-        for noted in settled.remarks { receipts[noted.submission].note(noted.remark, at: noted.operation) }
+        var remarks = settled.remarks[...]
         var version = settled.firstVersion
         var cursor = start
         while cursor.submission < submissions.count, cursor.submission <= span.end.submission {
             let isWhole = cursor.submission < span.end.submission
             let end = isWhole ? submissions[cursor.submission].operations.count : span.end.operation
             if end > cursor.operation {
+                var committed = end - cursor.operation
+                while let noted = remarks.first, noted.submission == cursor.submission {
+                    receipts[cursor.submission].note(noted.remark, at: noted.operation)
+                    if !noted.remark.takesVersion { committed -= 1 }
+                    remarks.removeFirst()
+                }
                 receipts[cursor.submission].settle(
                     operations: end - cursor.operation, firstVersion: version, position: position)
-                version = Version(rawValue: version.rawValue + UInt64(end - cursor.operation))
+                version = Version(rawValue: version.rawValue + UInt64(committed))
             }
             if isWhole { submissions[cursor.submission].completion(receipts[cursor.submission]) }
             cursor = Cursor(submission: cursor.submission + 1, operation: 0)
