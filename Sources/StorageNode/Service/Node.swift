@@ -40,7 +40,7 @@ final class Node: Sendable {
         self.batchConnections = batchConnections
         self.readers = readers
         self.scanConnections = scanConnections
-        self.metrics = NodeMetrics(views: keeper.views)
+        self.metrics = NodeMetrics(views: keeper.views, shared: keeper.opener.shared, budgets: keeper.opener.budgets)
     }
 
     /// Takes this node's replica of a shard out of service, has `replace` put another in its place, and serves that.
