@@ -62,6 +62,21 @@ import Wire
         #expect(machine.progress.acked == position(9) && machine.progress.bytesInFlight == 0)
     }
 
+    /// Held back because others to the same node come first: it is not lost, holds nothing, and is asked before more is read.
+    @Test func aPostponedPushIsReadAgain() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower)))
+        #expect(machine(.offered(try segment(6...8), clock(20))) == ["push 6...8"])
+        #expect(machine(.pushed(.postponed)) == ["wait"])
+        #expect(machine.progress.wanted == nil && machine.progress.bytesInFlight == 0)
+        #expect(machine.progress.lastError == nil)
+        #expect(machine(.timerFired) == ["probe"])
+        #expect(machine(.probed(.position(position(5), .follower))) == [])
+        #expect(machine.progress.wanted?.after == position(5))
+        #expect(machine(.outsideWindow) == ["read after 5"])
+    }
+
     @Test func doesNotReadAheadWithoutRoom() throws {
         var limits = ReplicationLimits()
         limits.batchBytesMax = 1_000

@@ -28,6 +28,10 @@ final class ReplicationSimulation {
         var rollbacks = false
         /// Parts of snapshots that do not match their checksum.
         var corruptPercent: UInt64 = 0
+        /// Pushes that are not sent, because others to the same node come first.
+        var postponedPercent: UInt64 = 0
+        /// Events in times when memory is short.
+        var tightPercent: UInt64 = 0
     }
 
     final class Leader {
@@ -185,7 +189,8 @@ final class ReplicationSimulation {
 
     private func handle(_ event: ShardReplication.Event, _ who: Int) {
         eventCount += 1
-        for action in replications[who].handle(event, now: now) { perform(action, who) }
+        let isTight = faults.tightPercent > 0 && random.next() % 100 < faults.tightPercent
+        for action in replications[who].handle(event, now: now, isTight: isTight) { perform(action, who) }
         outstandingSeen = max(outstandingSeen, outstanding[who])
         for progress in replications[who].followers {
             bytesInFlightSeen = max(bytesInFlightSeen, progress.bytesInFlight)
@@ -304,6 +309,9 @@ final class ReplicationSimulation {
 
     private func push(_ push: LogPush, _ index: Int, _ who: Int) {
         let follower = followers[index]
+        if push.segment != nil, faults.postponedPercent > 0, random.next() % 100 < faults.postponedPercent {
+            return schedule(after: .zero) { self.handle(.follower(index, .pushed(.postponed)), who) }
+        }
         if let clock = push.clock { wrongClocks += check(clock) ? 0 : 1 }
         exchange(
             timeout: limits.pushTimeout, failed: .failed("timed out"), who,

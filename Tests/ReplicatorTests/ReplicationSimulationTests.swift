@@ -97,6 +97,8 @@ import Wire
             var faults = ReplicationSimulation.Faults()
             faults.lossPercent = choice.next() % 3 == 0 ? choice.next() % 20 : 0
             faults.duplicatePercent = choice.next() % 3 == 0 ? choice.next() % 30 : 0
+            faults.postponedPercent = choice.next() % 3 == 0 ? choice.next() % 60 : 0
+            faults.tightPercent = choice.next() % 3 == 0 ? choice.next() % 100 : 0
             faults.delayMicrosecondsMax = [100, 2_000, 80_000][Int(choice.next() % 3)]
             faults.restarts = choice.next() % 2 == 0
             faults.rollbacks = faults.restarts && choice.next() % 2 == 0

@@ -11,6 +11,7 @@ final class CurlTransport: ReplicationTransport {
 
     private let client: CurlClient
     let limits: ReplicationLimits
+    let budget: ReplicationBudget
     /// Answers above `answerBytesMax` come one at a time: for the feeds, which no follower may hold up, for followers
     /// behind the window, and for those of them that did not take what they were sent last.
     private let largeTail = Turnstile()
@@ -29,6 +30,7 @@ final class CurlTransport: ReplicationTransport {
     ) {
         self.client = client
         self.limits = limits
+        self.budget = ReplicationBudget(limits)
         self.snapshotTurns = Turnstile(places: limits.snapshotTransfersMax)
         self.snapshotPacer = SnapshotPacer(bytesPerSecondMax: limits.snapshotBytesPerSecondMax)
         self.metrics = metrics
@@ -82,7 +84,19 @@ final class CurlTransport: ReplicationTransport {
         }
     }
 
-    func push(_ push: LogPush, to follower: NodeAddress, shard: String) async -> PushOutcome {
+    func push(_ push: LogPush, to follower: NodeAddress, shard: String, limits: ReplicationLimits) async -> PushOutcome
+    {
+        guard let segment = push.segment, segment.byteCount > limits.answerBytesMax else {
+            return await self.push(push, to: follower, shard: shard)
+        }
+        guard budget.beginLargePush(segment.byteCount, to: follower, isInTurn: segment.isInTurn) else {
+            return .postponed
+        }
+        defer { budget.endLargePush(segment.byteCount, to: follower) }
+        return await self.push(push, to: follower, shard: shard)
+    }
+
+    private func push(_ push: LogPush, to follower: NodeAddress, shard: String) async -> PushOutcome {
         let start = ContinuousClock.now
         let outcome: PushOutcome
         do {
@@ -92,7 +106,7 @@ final class CurlTransport: ReplicationTransport {
         }
         switch outcome {
         case .accepted: metrics.pushed(push, in: ContinuousClock.now - start)
-        case .rejected, .failed: metrics.pushFailed()
+        case .rejected, .failed, .postponed: metrics.pushFailed()
         }
         return outcome
     }
@@ -176,7 +190,8 @@ final class CurlTransport: ReplicationTransport {
                 term: term, lsn: lsn, milliseconds: response.header(KVHeader.clock).flatMap(UInt64.init))
             guard response.status == 200 else { return .nothingNew(clock) }
             metrics.fetched(bytes: response.body.readableBytes)
-            let segment = try LogSegment(verifying: response.body, after: position, leaderTerm: term, turn: turn)
+            let segment = try LogSegment(
+                verifying: response.body, after: position, leaderTerm: term, turn: turn, budget: budget)
             return .segment(segment, clock)
         case 409, 410:
             let problem = ProblemReading(response.body)

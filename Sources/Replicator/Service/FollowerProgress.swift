@@ -216,6 +216,11 @@ struct FollowerProgress {
             return proceed()
         case .failed(let text):
             return failed(text, &random)
+        case .postponed:
+            // Held by nobody meanwhile. Asked first, so that what is read next is not read for a node that has stopped.
+            needsProbe = true
+            readAhead = nil
+            return wait(limits.backoffMin)
         }
     }
 

@@ -17,24 +17,35 @@ struct LogSegment: Sendable {
     private let frames: [Frame]
     /// Held while there is a copy of a segment that only one may have at a time, for its size.
     private let turn: Turn?
+    /// Of the process's memory.
+    private let charge: ReplicationBudget.Charge?
 
     private struct Frame: Sendable {
         let position: LogPosition
         let end: Int
     }
 
-    private init(base: LogPosition, leaderTerm: UInt64, bytes: ByteBuffer, frames: [Frame], turn: Turn?) {
+    private init(
+        base: LogPosition, leaderTerm: UInt64, bytes: ByteBuffer, frames: [Frame], turn: Turn?,
+        charge: ReplicationBudget.Charge?
+    ) {
         self.base = base
         self.leaderTerm = leaderTerm
         self.bytes = bytes
         self.frames = frames
         self.turn = turn
+        self.charge = charge
     }
 
     /// Verifies the answer of a leader to a read after `base`.
     ///
+    /// - Parameter budget: counts the segment as long as there is a copy.
+    ///
     /// Throws `KVError(.corrupted)` where a checksum, the continuity, a term or the end of the bytes is wrong.
-    init(verifying bytes: ByteBuffer, after base: LogPosition, leaderTerm: UInt64, turn: Turn? = nil) throws {
+    init(
+        verifying bytes: ByteBuffer, after base: LogPosition, leaderTerm: UInt64, turn: Turn? = nil,
+        budget: ReplicationBudget? = nil
+    ) throws {
         var rest = bytes
         var frames: [Frame] = []
         var previous = base
@@ -55,7 +66,9 @@ struct LogSegment: Sendable {
         guard rest.readableBytes == 0, !frames.isEmpty else {
             throw KVError(.corrupted, "the leader's answer ends within a frame, after lsn \(previous.lsn)")
         }
-        self.init(base: base, leaderTerm: leaderTerm, bytes: bytes, frames: frames, turn: turn)
+        self.init(
+            base: base, leaderTerm: leaderTerm, bytes: bytes, frames: frames, turn: turn,
+            charge: budget?.charge(LogSegment.footprint(bytes, frames)))
     }
 
     var last: LogPosition { frames.isEmpty ? base : frames[frames.count - 1].position }
@@ -63,7 +76,14 @@ struct LogSegment: Sendable {
     var byteCount: Int { bytes.readableBytes }
 
     /// An estimate of the memory it takes, in bytes.
-    var footprint: Int { bytes.storageCapacity + frames.count * MemoryLayout<Frame>.stride + 256 }
+    var footprint: Int { LogSegment.footprint(bytes, frames) }
+
+    private static func footprint(_ bytes: ByteBuffer, _ frames: [Frame]) -> Int {
+        bytes.storageCapacity + frames.count * MemoryLayout<Frame>.stride + 256
+    }
+
+    /// Whether only one of its kind is there at a time.
+    var isInTurn: Bool { turn != nil }
 
     /// How many bytes into the segment what follows `position` begins; nil where it is neither the base nor the
     /// position of a frame here, term and version included.
@@ -81,7 +101,8 @@ struct LogSegment: Sendable {
         guard let slice = bytes.getSlice(at: bytes.readerIndex + start, length: byteCount - start) else { return nil }
         return LogSegment(
             base: position, leaderTerm: leaderTerm, bytes: slice,
-            frames: frames[(index + 1)...].map { Frame(position: $0.position, end: $0.end - start) }, turn: turn)
+            frames: frames[(index + 1)...].map { Frame(position: $0.position, end: $0.end - start) }, turn: turn,
+            charge: charge)
     }
 
     /// One segment of several that continue each other; at least one.
@@ -99,7 +120,7 @@ struct LogSegment: Sendable {
         }
         return LogSegment(
             base: segments[0].base, leaderTerm: segments.map(\.leaderTerm).max() ?? 0, bytes: bytes, frames: frames,
-            turn: nil)
+            turn: nil, charge: segments[0].charge?.budget.charge(footprint(bytes, frames)))
     }
 
     /// lsns are consecutive, so the index is a subtraction.

@@ -27,6 +27,8 @@ final class ReplicationEngine: Sendable {
             epoch, node in
             tracker.observe(epoch: epoch, of: node)
         }
+        let budget = transport.budget
+        metrics.registerBudgets([Budget(name: "frames", bytesMax: budget.bytesMax) { budget.usedBytes }])
     }
 
     var topology: Topology { tracker.topology }

@@ -10,6 +10,10 @@ public struct ReplicationLimits: Sendable, Hashable {
     public var windowBytesMax = 8 << 20
     /// The same for all shards together: each has its share.
     public var windowsBytesMax = 24 << 20
+    /// Frames larger than a share that are on their way to one node, of all shards; a single larger one still passes.
+    public var largePushesBytesMax = 24 << 20
+    /// All frames in memory. From half of this on no window keeps a frame that is larger than its share.
+    public var framesBytesMax = 96 << 20
     /// No share makes a batch smaller than this.
     public var batchBytesMin = 64 << 10
     /// A feed does not read on while its fastest follower has this much of the window before it.

@@ -60,6 +60,8 @@ enum PushOutcome: Sendable {
     /// They do not continue what it has; the position says what would.
     case rejected(LogPosition)
     case failed(String)
+    /// Not sent: others to the same node come first.
+    case postponed
 }
 
 /// What came of telling a leader where its followers are.

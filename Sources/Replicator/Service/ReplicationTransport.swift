@@ -17,7 +17,11 @@ protocol ReplicationTransport: Sendable {
         limits: ReplicationLimits
     ) async -> ReadOutcome
 
-    func push(_ push: LogPush, to follower: NodeAddress, shard: String) async -> PushOutcome
+    /// - Parameter limits: what is larger than their answers is postponed while the follower's node has enough of it.
+    func push(_ push: LogPush, to follower: NodeAddress, shard: String, limits: ReplicationLimits) async -> PushOutcome
+
+    /// Of everything that was read and is not let go yet.
+    var budget: ReplicationBudget { get }
 
     /// Tells a leader where its followers are.
     func report(_ report: AckReport, to leader: NodeAddress, shard: String) async -> ReportOutcome

@@ -134,7 +134,7 @@ struct ShardFeed {
         window?.supply(after: position, bytesMax: limits.batchBytesMax) ?? .outside
     }
 
-    /// Drops even the newest frames where they are too large to keep and nobody waits for them.
+    /// Drops even the newest frames where they are too large to keep.
     mutating func releaseUnwanted() { window?.trim(to: limits.windowBytesMax, keepsNewest: false) }
 
     private mutating func answered(_ now: Duration) -> Notice? {

@@ -44,7 +44,8 @@ struct ShardReplication {
     /// timer, and of its snapshot a step, a fetch, a part being sent, two timers, a release and a discard.
     static func outstandingMax(followers: Int) -> Int { 6 + 11 * followers }
 
-    mutating func handle(_ event: Event, now: Duration) -> [Action] {
+    /// - Parameter isTight: frames larger than the window's share are not kept for a follower that is busy.
+    mutating func handle(_ event: Event, now: Duration, isTight: Bool = false) -> [Action] {
         var actions: [Action] = []
         switch event {
         case .start:
@@ -67,7 +68,10 @@ struct ShardReplication {
         case nil: break
         }
         let demand = demand
-        if let demand, demand == feed.window?.tail, isEveryFedFollowerAtTail { feed.releaseUnwanted() }
+        // Where nobody is fed, nobody waits for them either.
+        if isTight || demand == nil || (demand == feed.window?.tail && isEveryFedFollowerAtTail) {
+            feed.releaseUnwanted()
+        }
         if let action = feed.next(demand: demand, now: now) { actions.append(.feed(action)) }
         return actions
     }

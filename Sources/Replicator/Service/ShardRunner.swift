@@ -43,7 +43,9 @@ final class ShardRunner: Sendable {
         await withDiscardingTaskGroup { group in
             for await event in events {
                 let now = ContinuousClock.now - start
-                for action in replication.withLock({ $0.handle(event, now: now) }) { perform(action, in: &group) }
+                for action in replication.withLock({ $0.handle(event, now: now, isTight: transport.budget.isTight) }) {
+                    perform(action, in: &group)
+                }
             }
             group.cancelAll()
         }
@@ -99,7 +101,7 @@ final class ShardRunner: Sendable {
                 from: shard.leader, shard: shard.name, after: position, isDoubtful: isDoubtful, limits: limits)
             return .read(after: position, outcome)
         case .push(let push):
-            return .pushed(await transport.push(push, to: follower, shard: shard.name))
+            return .pushed(await transport.push(push, to: follower, shard: shard.name, limits: limits))
         case .wait(let duration):
             await ShardRunner.sleep(duration)
             return .timerFired

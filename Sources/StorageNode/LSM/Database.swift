@@ -40,6 +40,8 @@ public final class Database: Sendable {
     /// Calls and iterators inside, plus `closedBit` once closed.
     private let users = Atomic<UInt64>(0)
     private let isHandleClosed = Atomic<Bool>(false)
+    /// Nil where nothing is written.
+    private let memtables: MemtableMember?
 
     private static let closedBit: UInt64 = 1 << 63
     /// How long ``close()`` waits for calls and iterators that are still at work.
@@ -55,6 +57,7 @@ public final class Database: Sendable {
         filter = options.isReadOnly ? nil : options.expiries.map { ExpiryFilter($0) }
         rewriteSeconds = options.rewriteSeconds
         handle = try Database.open(path: path, shared: shared, options: options, filter: filter)
+        memtables = options.isReadOnly ? nil : shared.memtables.add(handle)
         memoryReads = ForeignHandle(pointer: rocksdb_readoptions_create())
         rocksdb_readoptions_set_read_tier(memoryReads.pointer, 1)
         diskReads = ForeignHandle(pointer: rocksdb_readoptions_create())
@@ -190,6 +193,8 @@ public final class Database: Sendable {
         let rocksBatch = rocksdb_writebatch_create_from(
             batch.baseAddress?.assumingMemoryBound(to: CChar.self), batch.count)
         defer { rocksdb_writebatch_destroy(rocksBatch) }
+        let held = shared.memtables.admit(batch.count) { isClosing }
+        defer { shared.memtables.wrote(held) }
         var failure: UnsafeMutablePointer<CChar>?
         rocksdb_write(handle.pointer, (sync ? syncedWrites : plainWrites).pointer, rocksBatch, &failure)
         if let status = RocksDBStatus(taking: failure) { throw status.error("cannot write to \(path)") }
@@ -227,6 +232,7 @@ public final class Database: Sendable {
 
     private func closeHandle() {
         guard !isHandleClosed.exchange(true, ordering: .sequentiallyConsistent) else { return }
+        memtables?.close()
         rocksdb_cancel_all_background_work(handle.pointer, 1)
         rocksdb_close(handle.pointer)
     }

@@ -26,7 +26,10 @@ public struct DatabaseOptions: Sendable {
 
     private static let blockBytes = 8 << 10
     private static let bloomBitsPerKey = 10.0
+    /// Of a memtable that has its fair share; allocated with it, so no more where it may grow beyond that.
     private static let memtableFilterShare = 0.05
+    /// What a memtable takes at a time, as RocksDB has it by default.
+    private static let arenaBlockBytesMax = 1 << 20
     /// `rocksdb::InfoLogLevel::FATAL_LEVEL`.
     private static let fatalInfoLogLevel: Int32 = 4
     private static let manifestBytesMax = 16 << 20
@@ -53,12 +56,16 @@ public struct DatabaseOptions: Sendable {
         rocksdb_options_set_wal_recovery_mode(options, Int32(rocksdb_absolute_consistency_recovery))
 
         // Memtables. One thread writes, so nothing is gained by concurrent inserts.
-        rocksdb_options_set_write_buffer_size(options, memtableBytesEach ?? shared.memtableBytesEach)
+        let memtableBytes = memtableBytesEach ?? shared.memtableBytesEach
+        let fairBytes = min(memtableBytes, shared.memtableBytesFair)
+        rocksdb_options_set_write_buffer_size(options, memtableBytes)
+        rocksdb_options_set_arena_block_size(options, min(DatabaseOptions.arenaBlockBytesMax, fairBytes / 8))
         rocksdb_options_set_max_write_buffer_number(options, Int32(DatabaseOptions.memtablesMax))
         rocksdb_options_set_allow_concurrent_memtable_write(options, 0)
         // Most keys that are read are not in a memtable; a filter says so without walking the skip list.
         rocksdb_options_set_memtable_whole_key_filtering(options, 1)
-        rocksdb_options_set_memtable_prefix_bloom_size_ratio(options, DatabaseOptions.memtableFilterShare)
+        rocksdb_options_set_memtable_prefix_bloom_size_ratio(
+            options, DatabaseOptions.memtableFilterShare * Double(fairBytes) / Double(memtableBytes))
         rocksdb_options_set_enable_write_thread_adaptive_yield(options, 0)
 
         // Tables.

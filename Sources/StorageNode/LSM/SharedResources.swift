@@ -7,10 +7,9 @@ public final class SharedResources: Sendable {
     public struct Options: Sendable {
         /// The LRU cache of data, index and filter blocks of all databases.
         public var blockCacheBytes = 256 << 20
-        /// Memtables of all databases together. RocksDB's C API has no write buffer manager to share (7.8), so
-        /// every database gets an equal part: see `databases`.
+        /// Memtables of all databases together: see ``MemtableBudget``.
         public var memtableBytes = 128 << 20
-        /// How many databases will share the memtable budget.
+        /// How many databases share it, and the files; further ones may be opened.
         public var databases = 1
         /// Threads for compaction; flushes have one of their own.
         public var compactionThreads = 2
@@ -23,9 +22,17 @@ public final class SharedResources: Sendable {
     public let options: Options
     let cache: ForeignHandle
     let env: ForeignHandle
+    public let memtables: MemtableBudget
+
+    /// A freed block of so many bytes goes back to the system. Left to itself glibc begins to keep such blocks, for each of
+    /// many threads: 64 shards that had taken values of 16 MiB then held 500 MiB that nobody used.
+    private static let returnedBlockBytesMin: Int32 = 4 << 20
 
     public init(_ options: Options = Options()) {
         self.options = options
+        distribkv_return_large_blocks(SharedResources.returnedBlockBytesMin)
+        let fairBytes = SharedResources.memtableBytes(options, sharedBy: options.databases)
+        memtables = MemtableBudget(bytesMax: options.memtableBytes, worthBytesMin: fairBytes / 2)
         cache = ForeignHandle(pointer: rocksdb_cache_create_lru(options.blockCacheBytes))
         env = ForeignHandle(pointer: rocksdb_create_default_env())
         rocksdb_env_set_background_threads(env.pointer, Int32(options.compactionThreads))
@@ -40,9 +47,22 @@ public final class SharedResources: Sendable {
     /// Bytes in the block cache now.
     public var blockCacheUsedBytes: Int { rocksdb_cache_get_usage(cache.pointer) }
 
-    /// One of ``DatabaseOptions/memtablesMax`` memtables of one database.
+    /// Databases that can fill their memtables at the same time without exceeding the budget. Where there are more, the
+    /// largest memtables are written out earlier, so that a busy one may use what idle ones leave.
+    private static let fullDatabasesMax = 8
+
+    /// One of ``DatabaseOptions/memtablesMax`` memtables of one database, at most.
     var memtableBytesEach: Int {
-        max(64 << 10, options.memtableBytes / max(1, options.databases) / DatabaseOptions.memtablesMax)
+        SharedResources.memtableBytes(options, sharedBy: min(options.databases, SharedResources.fullDatabasesMax))
+    }
+
+    /// What a memtable takes before anything is in it goes by this: idle ones are many.
+    var memtableBytesFair: Int {
+        min(memtableBytesEach, SharedResources.memtableBytes(options, sharedBy: options.databases))
+    }
+
+    private static func memtableBytes(_ options: Options, sharedBy databases: Int) -> Int {
+        max(64 << 10, options.memtableBytes / max(1, databases) / DatabaseOptions.memtablesMax)
     }
 
     var openFilesMaxEach: Int { max(16, options.openFilesMax / max(1, options.databases)) }

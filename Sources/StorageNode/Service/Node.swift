@@ -44,7 +44,8 @@ final class Node: Sendable {
         self.readers = readers
         self.scanConnections = scanConnections
         clockWatch = ClockWatch(configuration.clock.bounded, logger: configuration.logger)
-        self.metrics = NodeMetrics(views: keeper.views, clock: clockWatch)
+        self.metrics = NodeMetrics(
+            views: keeper.views, clock: clockWatch, shared: keeper.opener.shared, budgets: keeper.opener.budgets)
     }
 
     /// Takes this node's replica of a shard out of service, has `replace` put another in its place, and serves that.

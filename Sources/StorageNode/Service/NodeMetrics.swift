@@ -28,8 +28,10 @@ final class NodeMetrics: Sendable {
     let snapshotsInstalled: Counter
     let divergedWritesSaved: Counter
 
-    /// - Parameter views: whose replicas are shown; which they are, and their roles, may change.
-    init(views: NodeViews, clock: ClockWatch) {
+    /// - Parameters:
+    ///   - views: whose replicas are shown; which they are, and their roles, may change.
+    ///   - shared, budgets: what the replicas share.
+    init(views: NodeViews, clock: ClockWatch, shared: SharedResources, budgets: ShardBudgets) {
         registry.registerProcessMetrics(role: "storage-node", version: BuildInformation.version)
         let reads = "distribkv_reads_total"
         hits = registry.counter(reads, help: "Reads of keys, by outcome.", labels: ["outcome": "hit"])
@@ -86,6 +88,16 @@ final class NodeMetrics: Sendable {
             "distribkv_shard_version_ahead_milliseconds",
             "How far the newest version is ahead of the time, having come from a clock that was wrong.", views
         ) { Double($0.expiries.versionAheadMilliseconds) }
+        registry.registerBudgets([
+            Budget(name: "memtables", bytesMax: shared.memtables.bytesMax) {
+                // For the next time: what was written out meanwhile shows only then.
+                shared.memtables.look()
+                return shared.memtables.usedBytes
+            },
+            Budget(name: "recent_batches", bytesMax: ShardBudgets.framesBytesMax) { budgets.framesUsedBytes },
+            Budget(name: "waiting_writes", bytesMax: ShardBudgets.writesBytesMax) { budgets.writesUsedBytes },
+            Budget(name: "block_cache", bytesMax: shared.options.blockCacheBytes) { shared.blockCacheUsedBytes },
+        ])
         gauges("distribkv_shard_lsn", "The newest batch of the log.", views) { Double($0.position.lsn) }
         gauges("distribkv_shard_term", "The term of that batch.", views) { Double($0.position.term) }
         gauges("distribkv_shard_writable", "0 where a failed write has stopped the shard.", views) {

@@ -31,7 +31,7 @@ extension Node {
             shard.state = .installing
         case .failed(let error):
             shard.state = .failed
-            shard.failure = error.description
+            shard.failure = "the replica is not open: \(error)"
         }
         return shard
     }

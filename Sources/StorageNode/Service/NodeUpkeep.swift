@@ -5,15 +5,18 @@ import Shard
 import Synchronization
 
 extension Node {
-    /// How often the clock is looked at, and what databases do in the background.
+    /// How often the clock is looked at, and what databases do in the background, and noted how far logs are on the disk.
     private static let lookInterval = TimeAmount.seconds(1)
 
     /// Looks at what fails without a request that would notice, again and again until it is cancelled.
     func scheduleLooking(on eventLoop: any EventLoop) -> RepeatedTask {
         eventLoop.scheduleRepeatedAsyncTask(initialDelay: Node.lookInterval, delay: Node.lookInterval) { _ in
             self.clockWatch.look()
-            let done = self.scanners.run(on: eventLoop) {
-                for replica in self.view.openReplicas.values { replica.lookAtBackgroundWork() }
+            let done = self.upkeep.run(on: eventLoop) {
+                for replica in self.view.openReplicas.values {
+                    replica.lookAtBackgroundWork()
+                    replica.keepSyncedMark()
+                }
             }
             // If the threads are busy, the next round will do; a failure would end the rounds.
             return done.recover { _ in }

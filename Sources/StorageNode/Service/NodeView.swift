@@ -96,6 +96,7 @@ final class NodeView: Sendable {
     func leaderOutOfService(at position: Int) -> Problem {
         let shard = topology.shards[position]
         guard let replica = replicas[position] else {
+            if absences[position] != nil { return absence(ofShardNamed: shard.name) }
             return Problem(.unavailable, "This node leads \(shard.name) and cannot serve it now: see /readyz.")
         }
         guard !replica.role.isLeader, replica.newestTerm > shard.term else {

@@ -9,8 +9,13 @@ import Sharding
 /// Opens this node's replicas, on a thread that may block.
 struct ReplicaOpener: Sendable {
     private let configuration: StorageNodeConfiguration
-    private let shared: SharedResources
-    private let threads: NIOThreadPool
+    /// What all replicas share.
+    let shared: SharedResources
+    let budgets = ShardBudgets()
+    private var threads: NIOThreadPool
+
+    /// Replicas that are opened at once when the node starts. They wait for the disk most of the time.
+    static let openingThreadsMax = 8
 
     /// - Parameters:
     ///   - databases: how many replicas share the memory; further ones may be opened and get a share of that size.
@@ -34,11 +39,74 @@ struct ReplicaOpener: Sendable {
         try await threads.runIfActive { try openBlocking(shard, cluster: cluster, joins: joins, others: []) }
     }
 
+    /// What this node has of the replicas that the topology gives to it, by the names of their shards.
+    struct Opened: Sendable {
+        var replicas: [String: ShardReplica] = [:]
+        var absences: [String: ReplicaAbsence] = [:]
+    }
+
+    /// Opens replicas side by side when the node starts. One that does not open is absent, and the others serve.
+    ///
+    /// Throws `KVError`: `.invalidConfiguration` and `.locked`, which are for the operator to mend and not of one replica;
+    /// what is open by then is closed again.
+    func openAtStart(_ shards: [ShardTopology], cluster: String, peers: Peers) async throws -> Opened {
+        guard !shards.isEmpty else { return Opened() }
+        let pool = NIOThreadPool(numberOfThreads: min(ReplicaOpener.openingThreadsMax, shards.count))
+        pool.start()
+        var opener = self
+        opener.threads = pool
+        let outcomes = await opener.outcomes(shards, cluster: cluster, peers: peers)
+        try await pool.shutdownGracefully()
+        return try await opened(shards, outcomes)
+    }
+
+    private typealias Outcome = Result<ShardReplica, any Error>
+
+    private func outcomes(_ shards: [ShardTopology], cluster: String, peers: Peers) async -> [String: Outcome] {
+        await withTaskGroup(of: (String, Outcome).self) { group in
+            for shard in shards {
+                group.addTask {
+                    do {
+                        let replica = try await openAtStart(shard, cluster: cluster, peers: peers)
+                        return (shard.name, .success(replica))
+                    } catch {
+                        return (shard.name, .failure(error))
+                    }
+                }
+            }
+            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+        }
+    }
+
+    private func opened(_ shards: [ShardTopology], _ outcomes: [String: Outcome]) async throws -> Opened {
+        var opened = Opened()
+        var stop: (any Error)?
+        // In the topology's order, so that the same failures are told the same way.
+        for shard in shards {
+            switch outcomes[shard.name] {
+            case .success(let replica): opened.replicas[shard.name] = replica
+            case .failure(let error as KVError) where error.code != .invalidConfiguration && error.code != .locked:
+                opened.absences[shard.name] = absence(of: shard.name, because: error)
+            case .failure(let error): stop = stop ?? error
+            case nil: break
+            }
+        }
+        guard let stop else { return opened }
+        for replica in opened.replicas.values { try? await replica.close() }  // The reason to stop is the one to show.
+        throw stop
+    }
+
+    /// Logs why a replica is not served.
+    func absence(of shard: String, because error: KVError) -> ReplicaAbsence {
+        configuration.logger.error("replica does not open", metadata: ["shard": "\(shard)", "reason": "\(error)"])
+        return .failed(error)
+    }
+
     /// Opens the replica when the node starts. One that is to lead and finds that a follower has all that it has and more
     /// does not lead: it has lost the end of its log, or its data, and with it leading everybody's would be lost.
     ///
     /// Throws as ``open(_:cluster:joins:)``.
-    func openAtStart(_ shard: ShardTopology, cluster: String, peers: Peers) async throws -> ShardReplica {
+    private func openAtStart(_ shard: ShardTopology, cluster: String, peers: Peers) async throws -> ShardReplica {
         guard shard.leader == configuration.address, !shard.followers.isEmpty else {
             return try await open(shard, cluster: cluster)
         }
@@ -69,6 +137,7 @@ struct ReplicaOpener: Sendable {
     ) throws(KVError) -> ShardReplica {
         var options = ShardConfiguration(name: shard.name, cluster: cluster, directory: directory(of: shard))
         options.node = configuration.address
+        options.budgets = budgets
         options.joins = joins
         options.durability = configuration.storage.durability
         options.ackWaitersMax = configuration.ackWaitersMax

@@ -112,12 +112,10 @@ public final class StorageNode: Service {
     ) async throws -> TopologyKeeper {
         let hosted = topology.shards.filter { $0.replicas.contains(configuration.address) }
         let opener = ReplicaOpener(configuration: configuration, databases: hosted.count, threads: blocking)
-        var replicas: [String: ShardReplica] = [:]
-        for shard in hosted {
-            replicas[shard.name] = try await opener.openAtStart(shard, cluster: topology.cluster, peers: peers)
-        }
+        let opened = try await opener.openAtStart(hosted, cluster: topology.cluster, peers: peers)
         let view = try NodeView(
-            generation: 1, topology: topology, address: configuration.address, replicas: replicas)
+            generation: 1, topology: topology, address: configuration.address, replicas: opened.replicas,
+            absences: opened.absences)
         return TopologyKeeper(configuration: configuration, view: view, opener: opener, threads: blocking)
     }
 
@@ -168,7 +166,6 @@ public final class StorageNode: Service {
             ])
         let upkeep = [
             node.scheduleTidying(on: group.next()), node.scheduleRewriting(on: group.next()),
-            node.scheduleMarks(on: group.next()),
             node.scheduleLooking(on: group.next()),
         ]
         onStart(address)

@@ -16,7 +16,7 @@ final class TopologyKeeper: Sendable {
 
     let views: NodeViews
     private let address: NodeAddress
-    private let opener: ReplicaOpener
+    let opener: ReplicaOpener
     private let persisted: PersistedTopology
     private let threads: NIOThreadPool
     private let logger: Logger
@@ -75,7 +75,8 @@ final class TopologyKeeper: Sendable {
     func adopt(_ shown: Topology, from source: String, _ change: borrowing Change) async throws -> Bool {
         let view = views.current
         let adoption = TopologyAdoption(
-            address: address, current: view.topology, roles: view.openReplicas.mapValues(\.role))
+            address: address, current: view.topology, roles: view.openReplicas.mapValues(\.role),
+            absent: Set(view.absentReplicas.keys))
         let topology = try adoption.incoming(shown)
         switch try adoption.decide(on: topology) {
         case .refuse(let problem): throw problem
@@ -161,8 +162,8 @@ final class TopologyKeeper: Sendable {
             work.replicas[name] = try await opener.open(shard, cluster: topology.cluster, joins: true)
             work.absences[name] = nil
         } catch {
-            logger.error("replica does not open", metadata: ["shard": "\(name)", "reason": "\(error)"])
-            work.absences[name] = .failed(error as? KVError ?? KVError(.internalError, "\(error)"))
+            work.absences[name] = opener.absence(
+                of: name, because: error as? KVError ?? KVError(.internalError, "\(error)"))
         }
     }
 

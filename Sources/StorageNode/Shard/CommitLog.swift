@@ -53,12 +53,23 @@ final class CommitLog: Sendable {
 
     private let state: Mutex<State>
     private let waitersMax: Int
+    private let budget: FrameBudget
+    /// What the ring occupies. Changed with the lock held, read without.
+    let frameBytes = Atomic<Int>(0)
 
-    init(position: LogPosition, ringBytesMax: Int, waitersMax: Int) {
+    /// - Parameter budget: of the frames of all shards; each has up to `ringBytesMax` of it.
+    init(
+        position: LogPosition, ringBytesMax: Int, waitersMax: Int,
+        budget: FrameBudget = FrameBudget(bytesMax: ShardBudgets.framesBytesMax)
+    ) {
         state = Mutex(
             State(committed: position, synced: position, ring: FrameRing(base: position, bytesMax: ringBytesMax)))
         self.waitersMax = waitersMax
+        self.budget = budget
+        budget.add(self)
     }
+
+    deinit { budget.remove(ObjectIdentifier(self), bytes: frameBytes.load(ordering: .relaxed)) }
 
     var committed: LogPosition { state.withLock { $0.committed } }
 
@@ -78,19 +89,34 @@ final class CommitLog: Sendable {
     /// Makes batches visible to readers and calls those that wait, on this thread.
     func publish(_ batches: [Batch]) {
         guard let newest = batches.last?.position else { return }
-        let ready: [Waiter] = state.withLock { state in
+        let (ready, added): ([Waiter], Int) = state.withLock { state in
+            let before = state.ring.bytes
             for batch in batches {
                 state.ring.append(batch.frame, at: batch.position)
                 state.index.note(
                     lsn: batch.position.lsn, sequence: batch.sequence, bytes: batch.frame.readableBytes)
             }
             state.committed = newest
-            guard state.waiters.contains(where: { $0.isReached(by: newest) }) else { return [] }
+            frameBytes.store(state.ring.bytes, ordering: .relaxed)
+            let added = state.ring.bytes - before
+            guard state.waiters.contains(where: { $0.isReached(by: newest) }) else { return ([], added) }
             let ready = state.waiters.filter { $0.isReached(by: newest) }
             state.waiters.removeAll { $0.isReached(by: newest) }
-            return ready
+            return (ready, added)
         }
         for waiter in ready { waiter.callback(.success(newest)) }
+        budget.changed(by: added)
+    }
+
+    /// Drops the oldest frames, of so many bytes at least where there are as many; who needs them reads the disk.
+    /// - Returns: the bytes that are free now.
+    func giveUpFrames(_ bytes: Int) -> Int {
+        state.withLock { state in
+            let before = state.ring.bytes
+            state.ring.evict(bytes: bytes)
+            frameBytes.store(state.ring.bytes, ordering: .relaxed)
+            return before - state.ring.bytes
+        }
     }
 
     /// What memory has for a reader that stands at `position`. Never blocks.

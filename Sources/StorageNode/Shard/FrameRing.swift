@@ -41,6 +41,12 @@ struct FrameRing {
         while bytes > bytesMax, count > 0 { evictOldest() }
     }
 
+    /// Evicts the oldest frames, of so many bytes at least where there are as many.
+    mutating func evict(bytes wanted: Int) {
+        let target = bytes - wanted
+        while bytes > target, count > 0 { evictOldest() }
+    }
+
     private mutating func evictOldest() {
         base = entries[head].position
         bytes -= FrameRing.cost(of: entries[head].frame)

@@ -40,6 +40,8 @@ public struct ShardConfiguration: Sendable {
     /// `KVError(.overloaded)`.
     public var inboxBytesMax = 64 << 20
     public var inboxOperationsMax = 65_536
+    /// What this and all other shards of the process share.
+    public var budgets = ShardBudgets()
 
     /// The newest part of the log, in memory, so that followers that keep up never make the leader read its disk.
     public var ringBytesMax = 16 << 20

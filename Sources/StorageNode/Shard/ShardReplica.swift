@@ -98,7 +98,8 @@ public final class ShardReplica: Sendable {
         self.configuration = configuration
         self.database = database
         commits = CommitLog(
-            position: position, ringBytesMax: configuration.ringBytesMax, waitersMax: configuration.waitersMax)
+            position: position, ringBytesMax: configuration.ringBytesMax, waitersMax: configuration.waitersMax,
+            budget: configuration.budgets.frames)
         log = ShardLog(commits: commits, database: database, cursorsMax: configuration.logCursorsMax)
         acks = ShardAcks(waitersMax: configuration.ackWaitersMax, clock: clock)
         freshness = ShardFreshness(clock: clock)
@@ -113,7 +114,7 @@ public final class ShardReplica: Sendable {
         received = try SnapshotReceiver(configuration, shared: shared, clock: clock)
         inbox = WriterInbox(
             shard: configuration.name, bytesMax: configuration.inboxBytesMax,
-            operationsMax: configuration.inboxOperationsMax)
+            operationsMax: configuration.inboxOperationsMax, budget: configuration.budgets.writes)
         var core = WriterCore(
             configuration: configuration, role: role, position: position,
             latestSequence: try database.latestSequence(), promise: try promises.load(), sink: sink,
