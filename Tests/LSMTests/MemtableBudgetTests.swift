@@ -82,6 +82,7 @@ private final class Largest: Sendable {
             for round in 0..<6 { _ = try? databases[0].put("b-\(round)", value) }
             for round in 0..<20 { try databases[1].put("c-\(round)", value) }
         }
+        #expect(throws: KVError.self, "it could be written out after all") { try databases[0].flush() }
         for round in 0..<20 { #expect(try databases[1].find("c-\(round)") != .missing) }
     }
 

@@ -11,7 +11,7 @@ public struct ReplicationLimits: Sendable, Hashable {
     /// The same for all shards together: each has its share.
     public var windowsBytesMax = 24 << 20
     /// Frames larger than a share that are on their way to one node, of all shards; a single larger one still passes.
-    public var largePushesBytesMax = 24 << 20
+    public var largePushesBytesMax = 40 << 20
     /// All frames in memory. From half of this on no window keeps a frame that is larger than its share.
     public var framesBytesMax = 96 << 20
     /// No share makes a batch smaller than this.
