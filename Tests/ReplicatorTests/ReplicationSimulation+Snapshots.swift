@@ -102,6 +102,8 @@ extension ReplicationSimulation {
 
     private func openSnapshot(_ reply: @escaping (SnapshotOpening) -> Void) {
         guard leader.isUp else { return reply(.failed("refused")) }
+        openCount += 1
+        guard !leader.isDamaged else { return reply(.damaged("a block of the leader")) }
         leader.checkpoints.expire(now: now)
         if let index = leader.checkpoints.all.lastIndex(where: {
             leader.firstRetained <= UInt64($0.history.count) + 1
@@ -233,6 +235,8 @@ extension ReplicationSimulation {
             let expected = SimulatedCheckpoints.bytes(manifest.id, file.name, 0..<file.bytes)
             if follower.reception.files[file.name] ?? [] != expected { follower.reception.wrongInstalls += 1 }
         }
+        follower.damage = nil
+        follower.isStopped = false
         follower.applied = leader.checkpoints.histories[manifest.id] ?? []
         follower.appliedEver.formUnion(follower.applied)
         follower.reception.manifest = nil

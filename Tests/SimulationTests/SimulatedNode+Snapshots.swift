@@ -30,6 +30,7 @@ extension SimulatedNode.Process {
     func openSnapshot(_ reply: (SnapshotAnswer<SnapshotManifest>) -> Void) {
         answer(reply) { replica throws(KVError) in
             guard case .leader(let term) = replica.role else { throw KVError(.notLeader, "this node follows") }
+            guard !self.node.isDamaged else { throw KVError(.corrupted, "a block is damaged") }
             let disk = self.node.disk
             let now = self.node.clock.monotonic
             _ = replica.leases.expire(now: now)
@@ -167,6 +168,7 @@ extension SimulatedNode.Process {
             state.firstRetained = UInt64(checkpoint.entries.count) + 1
             state.staging = nil
         }
+        node.isDamaged = false
         world.ledger.rebuilt(node, fromTerm: checkpoint.manifest.leaderTerm)
         self.replica = nil
         guard !node.disk.read({ $0.isDead }) else { return node.crash("died installing a snapshot") }

@@ -251,6 +251,7 @@ extension SimulatedReplicator.Run {
     private static func opening(_ answer: Answer<SnapshotManifest>) -> SnapshotOpening {
         switch answer {
         case .value(let manifest): .opened(manifest)
+        case .refused(let error) where error.code == .corrupted: .damaged("\(error)")
         case .refused(let error): .failed("\(error)")
         case .lost: .failed("no answer")
         }

@@ -48,6 +48,12 @@ struct ScriptedShard {
             ])
     }
 
+    /// Shards `s0`, `s1`, … that one node has all replicas of.
+    init(shards: Int) throws {
+        ports = [try DeafPort()]
+        topology = try makeTopology([(term: UInt64, replicas: [NodeAddress])](repeating: (1, ports.map(\.address)), count: shards))
+    }
+
     /// Runs the node of that replica, and `body` with a client of it.
     func withNode<Result: Sendable>(
         _ replica: Int, _ configure: (inout StorageNodeConfiguration) -> Void = { _ in },

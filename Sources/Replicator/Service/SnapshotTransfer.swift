@@ -192,6 +192,7 @@ struct SnapshotTransfer {
             lastFetch = now
             phase = .offering
             return ([.offer(manifest)] + touch(now), nil)
+        case .damaged(let text): return end(.failed("the leader is damaged and gives no snapshot: \(text)"))
         case .failed(let text):
             return failed("opening a snapshot at the leader: \(text)", now, &random)
         }
@@ -342,12 +343,12 @@ struct SnapshotTransfer {
         _ outcome: PositionOutcome, _ now: Duration, _ random: inout SplitMix64
     ) -> ([Action], Ending?) {
         switch outcome {
-        case .position(let position, .follower):
+        case .position(let position, .follower, _):
             let isShort = copy.map { position.lsn < $0.position.lsn } ?? false
             guard position == stuckAt || isShort else { return end(.moved(position)) }
             stuckAt = position
             return (queue(now), nil)
-        case .position(_, .leader):
+        case .position(_, .leader, _):
             return end(.failed("it says that it leads the shard: the topology is not the same everywhere"))
         case .failed(let text):
             return failed(text, now, &random)

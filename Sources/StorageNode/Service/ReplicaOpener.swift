@@ -9,8 +9,11 @@ import Sharding
 /// Opens this node's replicas, on a thread that may block.
 struct ReplicaOpener: Sendable {
     private let configuration: StorageNodeConfiguration
-    private let shared: SharedResources
-    private let threads: NIOThreadPool
+    let shared: SharedResources
+    private var threads: NIOThreadPool
+
+    /// Replicas that are opened at once when the node starts. They wait for the disk most of the time.
+    static let openingThreadsMax = 8
 
     /// - Parameters:
     ///   - databases: how many replicas share the memory; further ones may be opened and get a share of that size.
@@ -34,11 +37,74 @@ struct ReplicaOpener: Sendable {
         try await threads.runIfActive { try openBlocking(shard, cluster: cluster, joins: joins, mayLead: true) }
     }
 
+    /// What this node has of the replicas that the topology gives to it, by the names of their shards.
+    struct Opened: Sendable {
+        var replicas: [String: ShardReplica] = [:]
+        var absences: [String: ReplicaAbsence] = [:]
+    }
+
+    /// Opens replicas side by side when the node starts. One that does not open is absent, and the others serve.
+    ///
+    /// Throws `KVError`: `.invalidConfiguration` and `.locked`, which are for the operator to mend and not of one replica;
+    /// what is open by then is closed again.
+    func openAtStart(_ shards: [ShardTopology], cluster: String, peers: Peers) async throws -> Opened {
+        guard !shards.isEmpty else { return Opened() }
+        let pool = NIOThreadPool(numberOfThreads: min(ReplicaOpener.openingThreadsMax, shards.count))
+        pool.start()
+        var opener = self
+        opener.threads = pool
+        let outcomes = await opener.outcomes(shards, cluster: cluster, peers: peers)
+        try await pool.shutdownGracefully()
+        return try await opened(shards, outcomes)
+    }
+
+    private typealias Outcome = Result<ShardReplica, any Error>
+
+    private func outcomes(_ shards: [ShardTopology], cluster: String, peers: Peers) async -> [String: Outcome] {
+        await withTaskGroup(of: (String, Outcome).self) { group in
+            for shard in shards {
+                group.addTask {
+                    do {
+                        let replica = try await openAtStart(shard, cluster: cluster, peers: peers)
+                        return (shard.name, .success(replica))
+                    } catch {
+                        return (shard.name, .failure(error))
+                    }
+                }
+            }
+            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+        }
+    }
+
+    private func opened(_ shards: [ShardTopology], _ outcomes: [String: Outcome]) async throws -> Opened {
+        var opened = Opened()
+        var stop: (any Error)?
+        // In the topology's order, so that the same failures are told the same way.
+        for shard in shards {
+            switch outcomes[shard.name] {
+            case .success(let replica): opened.replicas[shard.name] = replica
+            case .failure(let error as KVError) where error.code != .invalidConfiguration && error.code != .locked:
+                opened.absences[shard.name] = absence(of: shard.name, because: error)
+            case .failure(let error): stop = stop ?? error
+            case nil: break
+            }
+        }
+        guard let stop else { return opened }
+        for replica in opened.replicas.values { try? await replica.close() }  // The reason to stop is the one to show.
+        throw stop
+    }
+
+    /// Logs why a replica is not served.
+    func absence(of shard: String, because error: KVError) -> ReplicaAbsence {
+        configuration.logger.error("replica does not open", metadata: ["shard": "\(shard)", "reason": "\(error)"])
+        return .failed(error)
+    }
+
     /// Opens the replica when the node starts. One that is to lead and is empty, or never had everything, leads only
     /// where no follower has anything: else its data is lost, and with it leading everybody's would be.
     ///
     /// Throws as ``open(_:cluster:joins:)``.
-    func openAtStart(_ shard: ShardTopology, cluster: String, peers: Peers) async throws -> ShardReplica {
+    private func openAtStart(_ shard: ShardTopology, cluster: String, peers: Peers) async throws -> ShardReplica {
         let leads = shard.leader == configuration.address && !shard.followers.isEmpty
         let isNew = try await threads.runIfActive { ShardReplica.isNew(directory: directory(of: shard)) }
         guard leads, isNew, let holder = await peers.firstWithData(ofShard: shard.name, among: shard.followers) else {
@@ -59,19 +125,30 @@ struct ReplicaOpener: Sendable {
         "\(configuration.dataDirectory)/shards/\(shard.name)"
     }
 
-    private func openBlocking(
-        _ shard: ShardTopology, cluster: String, joins: Bool, mayLead: Bool
-    ) throws(KVError) -> ShardReplica {
+    /// What is left of a replica that does not open. Blocks.
+    func remains(of shard: ShardTopology, cluster: String, because reason: KVError) throws(KVError) -> AbsentReplica {
+        try AbsentReplica(
+            options(shard, cluster: cluster, joins: true), term: shard.term, because: reason, shared: shared,
+            clock: configuration.clock, logger: configuration.logger)
+    }
+
+    private func options(_ shard: ShardTopology, cluster: String, joins: Bool) -> ShardConfiguration {
         var options = ShardConfiguration(name: shard.name, cluster: cluster, directory: directory(of: shard))
         options.node = configuration.address
         options.joins = joins
         options.durability = configuration.storage.durability
         options.ackWaitersMax = configuration.ackWaitersMax
         options.logRetentionBytes = configuration.replication.logRetentionBytes
+        return options
+    }
+
+    private func openBlocking(
+        _ shard: ShardTopology, cluster: String, joins: Bool, mayLead: Bool
+    ) throws(KVError) -> ShardReplica {
         let leads = mayLead && shard.leader == configuration.address
         let role: ShardRole = leads ? .leader(term: shard.term) : .follower(term: shard.term)
         let replica = try ShardReplica.open(
-            options, role: role, shared: shared, clock: configuration.clock, logger: configuration.logger)
+            options(shard, cluster: cluster, joins: joins), role: role, shared: shared, clock: configuration.clock, logger: configuration.logger)
         configuration.logger.info(
             "shard open",
             metadata: [

@@ -112,12 +112,10 @@ public final class StorageNode: Service {
     ) async throws -> TopologyKeeper {
         let hosted = topology.shards.filter { $0.replicas.contains(configuration.address) }
         let opener = ReplicaOpener(configuration: configuration, databases: hosted.count, threads: blocking)
-        var replicas: [String: ShardReplica] = [:]
-        for shard in hosted {
-            replicas[shard.name] = try await opener.openAtStart(shard, cluster: topology.cluster, peers: peers)
-        }
+        let opened = try await opener.openAtStart(hosted, cluster: topology.cluster, peers: peers)
         let view = try NodeView(
-            generation: 1, topology: topology, address: configuration.address, replicas: replicas)
+            generation: 1, topology: topology, address: configuration.address, replicas: opened.replicas,
+            absences: opened.absences)
         return TopologyKeeper(configuration: configuration, view: view, opener: opener, threads: blocking)
     }
 
@@ -175,6 +173,9 @@ public final class StorageNode: Service {
             }
             let renewal = TermRenewal(admin: admin, limits: configuration.termRenewal, eventLoop: group.next())
             tasks.addTask { await renewal.run() }
+            let damaged = DamagedLeaders(
+                admin: admin, limits: configuration.damagedLeaders, eventLoop: group.next())
+            tasks.addTask { await damaged.run() }
             try? await gracefulShutdown()  // Cancellation ends the wait as well: what follows is the same.
             tasks.cancelAll()
             await connections.shutdown()

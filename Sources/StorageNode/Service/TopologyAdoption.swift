@@ -13,6 +13,9 @@ struct TopologyAdoption {
     var current: Topology
     /// The roles of the replicas that are open, by the names of their shards.
     var roles: [String: ShardRole]
+    /// The shards whose replica is this node's and could not be opened. A topology does not mend that, so that it is not
+    /// tried again: the next start does, or whoever rebuilds the replica.
+    var absent: Set<String> = []
 
     enum Decision: Equatable {
         /// The sender is told why.
@@ -79,7 +82,7 @@ struct TopologyAdoption {
         var lead: [Step] = []
         for shard in incoming.shards where shard.replicas.contains(address) {
             guard let role = roles[shard.name] else {
-                open.append(.open(shard: shard.name))
+                if !absent.contains(shard.name) { open.append(.open(shard: shard.name)) }
                 continue
             }
             let wanted: ShardRole =

@@ -28,6 +28,8 @@ struct WriterCore {
     var stops: PositionStops
     /// While this replica is joining.
     var joining: JoiningMark?
+    /// Told where a write fails because something is damaged.
+    var damage: ReplicaDamage?
     /// The newest batch written.
     private(set) var position: LogPosition
     private(set) var failure: KVError?
@@ -307,6 +309,7 @@ struct WriterCore {
             "\(configuration.name) takes no writes since one failed: "
                 + "fix the cause and restart the node: \(cause.message)", cause: cause.cause)
         failure = stopped
+        damage?.note(cause, foundBy: .write)
         unsyncedSinceMilliseconds = nil
         inbox.refuse(stopped)
         logger.error("\(stopped.message)", metadata: ["shard": "\(configuration.name)"])
@@ -340,7 +343,8 @@ struct WriterCore {
     /// The last fsync of a clean shutdown, in every durability.
     mutating func syncForClose() throws(KVError) {
         unsyncedSinceMilliseconds = nil
-        if configuration.durability != .always, failure == nil { try sink.syncWAL() }
+        // A damaged one is to be replaced, and what it could not sync is read from its files.
+        if configuration.durability != .always, failure == nil, damage?.error == nil { try sink.syncWAL() }
     }
 
     private mutating func trimLogIfDue(written bytes: Int) {

@@ -20,6 +20,8 @@ final class WriterInbox: Sendable {
         var load = Load()
         var taken = Load()
         var refusal: KVError?
+        /// The refusal is for good.
+        var isClosed = false
 
         mutating func settle() {
             load.bytes -= taken.bytes
@@ -41,10 +43,12 @@ final class WriterInbox: Sendable {
 
     /// Adds an item; true where the inbox was empty, so that the writer has to be woken.
     ///
+    /// - Parameter evenIfStopped: also after a failed write, but not once closed.
+    ///
     /// Throws `KVError(.overloaded)` where it is full (a single item is taken whatever its size), or the refusal.
-    func add(_ item: Item, _ load: Load) throws(KVError) -> Bool {
+    func add(_ item: Item, _ load: Load, evenIfStopped: Bool = false) throws(KVError) -> Bool {
         let result: Result<Bool, KVError> = state.withLock { state in
-            if let refusal = state.refusal { return .failure(refusal) }
+            if let refusal = state.refusal, state.isClosed || !evenIfStopped { return .failure(refusal) }
             guard
                 state.load.operations == 0
                     || (state.load.bytes + load.bytes <= bytesMax
@@ -80,6 +84,14 @@ final class WriterInbox: Sendable {
     func refuse(_ reason: KVError) {
         state.withLock { state in
             if state.refusal == nil { state.refusal = reason }
+        }
+    }
+
+    /// Refuses everything for good; what is inside is still the writer's to answer.
+    func close(_ reason: KVError) {
+        state.withLock { state in
+            if state.refusal == nil { state.refusal = reason }
+            state.isClosed = true
         }
     }
 
