@@ -1,3 +1,4 @@
+import Core
 import Testing
 import Wire
 
@@ -42,7 +43,12 @@ import Wire
             let isConverged = simulation.run(until: .seconds(240)) {
                 simulation.isConverged && simulation.isAcknowledged
             }
-            #expect(isConverged, "seed \(seed) after \(simulation.leader.last)")
+            let states = simulation.replications.map { replication in
+                replication.followers.map { "\($0.state) at \($0.acked.lsn): \($0.lastError ?? "-")" }
+            }
+            #expect(
+                isConverged,
+                "seed \(seed) after \(simulation.leader.last): \(simulation.followers.map(\.damage)) \(states)")
             Base.check(simulation, seed: seed)
             #expect(simulation.followers.allSatisfy { $0.reception.wrongInstalls == 0 }, "seed \(seed)")
             installed += simulation.followers.reduce(0) { $0 + $1.reception.installedCount }
@@ -58,8 +64,8 @@ import Wire
         simulation.followers[1].damage = "a block"
         #expect(simulation.run(until: .seconds(15)) { simulation.isConverged })
         #expect(simulation.followers.map(\.reception.installedCount) == [0, 1])
-        #expect(simulation.leader.checkpoints.all.isEmpty, "the lease was not released")
         simulation.run(until: .seconds(60))
+        #expect(simulation.leader.checkpoints.all.isEmpty, "the lease was not released")
         #expect(simulation.followers.map(\.reception.installedCount) == [0, 1], "it is whole")
     }
 

@@ -35,11 +35,12 @@ import Wire
         _ remains: AbsentReplica, from leader: ShardReplica
     ) async throws -> SnapshotInstallation {
         let manifest = try leader.openSnapshot()
-        _ = try remains.beginSnapshot(manifest)
-        for file in manifest.files where file.bytes > 0 {
-            let part = try leader.readSnapshot(id: manifest.id, file: file.name, offset: 0, length: Int(file.bytes))
+        let (receipt, _) = try remains.beginSnapshot(manifest)
+        for (file, has) in zip(manifest.files, receipt.files) where has.received < file.bytes {
+            let part = try leader.readSnapshot(
+                id: manifest.id, file: file.name, offset: has.received, length: Int(file.bytes))
             _ = try remains.received.append(
-                part.bytes, to: file.name, at: 0, id: manifest.id, checksum: part.checksum)
+                part.bytes, to: file.name, at: has.received, id: manifest.id, checksum: part.checksum)
         }
         return try await remains.installSnapshot(try remains.verifySnapshot(id: manifest.id), isDiverged: false)
     }
@@ -58,26 +59,39 @@ import Wire
         try await pair.leader.close()
     }
 
-    /// Bits of a table are flipped while it is open: reads, scans, digests and compactions say so.
+    /// Writes that fill some blocks.
+    private func fill(_ leader: ShardReplica) async throws {
+        for number in 0..<200 {
+            let value = (0..<20).map { _ in String(UInt64.random(in: 0 ... .max), radix: 36) }.joined()
+            _ = try await leader.write([put("long-\(100 + number)", value)])
+        }
+    }
+
+    /// A bit of a table is flipped: reads, scans, digests and compactions say so.
     @Test func whatReadsIsWhatFinds() async throws {
         let (pair, follower) = try await fedPair()
+        try await fill(pair.leader)
+        _ = await follower.apply(try pair.leader.readAll(), leaderTerm: 1)
         try follower.database.flush()
         try await follower.close()
         let table = try #require(Damage.tables(in: folder(follower.configuration).database).first)
-        // The footer and the index are read when the table is opened.
-        try Damage.flipBit(ofFile: table) { _ in 10 }
+        // Not in the first block, in which the position is, nor in the index.
+        try Damage.flipBit(ofFile: table) { $0 / 2 }
         for way in 0..<4 {
             let replica = try pair.openFollower()
             let found: KVError.Code?
             switch way {
             case 0:
                 found = code {
-                    try Array("key-0".utf8).withUnsafeBytes { try replica.read(key: $0, tier: .disk) { _ in } }
+                    for number in 0..<200 {
+                        try replica.read(key: "long-\(100 + number)")
+                    }
                 }
             case 1:
                 let range = ScanRange()
+                let limits = ScanLimits(records: 1_000, bytes: 1 << 20)
                 found = code {
-                    _ = try replica.scan(range, ScanLimits(records: 10, bytes: 1 << 20), keysOnly: false) { _ in true }
+                    _ = try replica.scan(range, limits, keysOnly: false) { _ in true }
                 }
             case 2:
                 do throws(KVError) {
@@ -136,14 +150,15 @@ import Wire
         let (pair, new) = try await fedPair(writes: 20)
         try await new.become(.leader(term: 2))
         _ = try await new.write([put("new", "n")])
-        _ = try await pair.leader.write([put("own", "only here")])
+        try await fill(pair.leader)
         var old = pair.leader
         let configuration = old.configuration
         if !isReadable {
             try old.database.flush()
             try await old.close()
             let table = try #require(Damage.tables(in: folder(configuration).database).first)
-            try Damage.flipBit(ofFile: table) { _ in 10 }
+            try Damage.flipBit(ofFile: table) { $0 / 2 }
+            try Files.removeTree("\(folder(configuration).database)/archive")
             old = try ShardReplica.openTest(configuration, role: .follower(term: 2))
         } else {
             try await old.become(.follower(term: 2))
@@ -301,5 +316,15 @@ import Wire
         }
         #expect(steps == [.keepDatabase, .moveStagingIn, .removeMark, .removeManifest])
         try await pair.leader.close()
+    }
+}
+
+extension ShardReplica {
+    fileprivate func read(key: String) throws(KVError) {
+        let key = ByteBuffer(string: key)
+        let result = key.withUnsafeReadableBytes { bytes in
+            Result { () throws(KVError) in try read(key: bytes, tier: .disk) { _ in } }
+        }
+        try result.get()
     }
 }

@@ -143,6 +143,12 @@ struct FollowerProgress {
 
     mutating func handle(_ event: Event, now: Duration, random: inout SplitMix64) -> [Action] {
         self.now = now
+        let actions = act(on: event, now: now, random: &random)
+        // Whatever it was, it may be time for that by now.
+        return isRebuildDue ? actions + proceed() : actions
+    }
+
+    private mutating func act(on event: Event, now: Duration, random: inout SplitMix64) -> [Action] {
         switch event {
         case .start: return proceed()
         case .timerFired:

@@ -205,7 +205,8 @@ public final class AbsentReplica: RebuildableReplica {
     /// Whether everything that the replica had came from the leader of the mark's term, who still has it: it had not heard
     /// of a newer term, and with `always` no leader loses what it has sent.
     private func isMarkCertain(_ mark: SyncedMark) -> Bool {
-        promise?.term == mark.position.term && promise?.candidate != configuration.node
+        promise?.term == mark.position.term
+            && promise?.candidate.map { $0 != configuration.node } ?? true
             && mark.durability == .always && configuration.durability == .always
     }
 
