@@ -10,10 +10,10 @@ extension CurlTransport {
 
     func snapshotTurn() async -> Turn? { try? await snapshotTurns.pass() }
 
-    func openSnapshot(of leader: NodeAddress, shard: String) async -> SnapshotOpening {
+    func openSnapshot(of leader: NodeAddress, shard: String, atLeast lsn: UInt64) async -> SnapshotOpening {
         do {
             let response = try await request(
-                .post, leader, APIPath.snapshots(shard: shard), answerBytesMax: CurlTransport.manifestBytesMax,
+                .post, leader, "\(APIPath.snapshots(shard: shard))?lsn=\(lsn)", answerBytesMax: CurlTransport.manifestBytesMax,
                 timeout: limits.snapshotWorkTimeout)
             guard response.status == 200 else {
                 let isDamaged = ProblemReading(response.body).type == Problem.Kind.corrupted.name

@@ -30,7 +30,8 @@ struct SnapshotTransfer {
         /// Wait until one more transfer may run in this process.
         case awaitTurn
         /// Ask the leader for a checkpoint; the lease on it lasts as long as something is read from it.
-        case open
+        /// It must end no earlier than the follower, if the leader's log does not.
+        case open(atLeast: UInt64)
         /// To the follower.
         case offer(SnapshotManifest)
         /// From the leader, at the pace that is allowed.
@@ -155,7 +156,8 @@ struct SnapshotTransfer {
             lastProgress += now - queueTime
             guard let copy else {
                 phase = .opening
-                return ([.open], nil)
+                // One that has another history may have any position.
+                return ([.open(atLeast: isDiverged ? 0 : stuckAt.lsn)], nil)
             }
             phase = .offering
             return ([.offer(copy.manifest)], nil)

@@ -41,7 +41,7 @@ final class SnapshotHandler {
         do throws(Problem) {
             let query = try QueryParameters(request.query)
             switch (target.resource, request.method, open) {
-            case (.given, .POST, let replica?): self.open(replica, exchange)
+            case (.given, .POST, let replica?): try self.open(replica, query, exchange)
             case (.givenOne(let id), .DELETE, let replica?): release(id, replica, exchange)
             case (.givenFile(let id, let name), .GET, let replica?): try read(name, of: id, query, replica, exchange)
             case (.received, .POST, _): begin(request.body, find, exchange)
@@ -80,8 +80,9 @@ final class SnapshotHandler {
 
     // MARK: Giving
 
-    private func open(_ replica: ShardReplica, _ exchange: HTTPExchange) {
-        answer(exchange, on: node.snapshotWork) { HTTPResponse(document: try replica.openSnapshot()) }
+    private func open(_ replica: ShardReplica, _ query: QueryParameters, _ exchange: HTTPExchange) throws(Problem) {
+        let lsn = try query.integer("lsn", in: 0...UInt64.max) ?? 0
+        answer(exchange, on: node.snapshotWork) { HTTPResponse(document: try replica.openSnapshot(atLeast: lsn)) }
     }
 
     private func release(_ id: String, _ replica: ShardReplica, _ exchange: HTTPExchange) {

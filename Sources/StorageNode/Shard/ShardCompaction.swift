@@ -61,8 +61,17 @@ final class ShardCompaction: Sendable {
             try database.compact()
             end(after: try database.tableBytes(), failure: nil)
         } catch {
-            damage.note(error, foundBy: .compaction)
+            findDamage()
             end(after: nil, failure: error)
+        }
+    }
+
+    /// RocksDB does not say why it ended a compaction, but tells whoever wants it to write a table now.
+    private func findDamage() {
+        do throws(KVError) {
+            try database.flush()
+        } catch {
+            damage.note(error, foundBy: .compaction)
         }
     }
 

@@ -121,11 +121,14 @@ extension ShardReplica {
     ///
     /// Throws `KVError`: `.notLeader`, `.overloaded` while another is being made, `.corrupted` if this replica is damaged,
     /// `.storageFull`, `.storageFailed`, `.unavailable` once closed.
-    public func openSnapshot() throws(KVError) -> SnapshotManifest {
+    /// - Parameter lsn: where the follower stands that is to be rebuilt; the checkpoint ends no earlier, if the log does not.
+    public func openSnapshot(atLeast lsn: UInt64 = 0) throws(KVError) -> SnapshotManifest {
         try requireLeader()
         // What is damaged here must not take the place of what is whole elsewhere.
         if let damage { throw damage }
-        return try damaged.noting(.snapshot) { () throws(KVError) in try snapshots.open(leaderTerm: role.term) }
+        return try damaged.noting(.snapshot) { () throws(KVError) in
+            try snapshots.open(leaderTerm: role.term, atLeast: lsn)
+        }
     }
 
     /// Reads part of a checkpoint's file: `length` bytes from `offset` on, less where the file ends before. Blocks.
