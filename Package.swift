@@ -78,7 +78,9 @@ let package = Package(
 
         // storage-node
         .systemLibrary(name: "CRocksDB", path: "Sources/StorageNode/CRocksDB", providers: [.apt(["librocksdb-dev"])]),
-        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", nioCore]),
+        .target(
+            name: "CTableCheck", path: "Sources/StorageNode/CTableCheck", linkerSettings: [.linkedLibrary("rocksdb")]),
+        library("LSM", "StorageNode/LSM", ["Core", "CRocksDB", "CTableCheck", nioCore]),
         library("Shard", "StorageNode/Shard", ["Core", "Sharding", "Wire", "LSM", nioCore, logging]),
         library(
             "StorageNodeService", "StorageNode/Service",
@@ -139,7 +141,7 @@ let package = Package(
         .executableTarget(
             name: "fuzz",
             dependencies: [
-                "TestSupport", "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "LSM",
+                "TestSupport", "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "LSM", "Shard",
                 "StorageNodeService", nioCore, nioHTTP1, nioEmbedded, argumentParser,
             ], path: "Tests/Fuzz", exclude: ["run"], swiftSettings: settings),
         tests("FuzzTests", ["fuzz"]),
@@ -211,10 +213,11 @@ let package = Package(
         tests(
             "ClusterTests",
             [
-                "TestSupport", "BenchReport", "DistribKVClient", "LSM", "Configuration", "Sharding", "Wire", "Core",
-                nioCore,
-                nioPosix, nioHTTP1,
+                "TestSupport", "BenchReport", "DistribKVClient", "LSM", "Shard", "Configuration", "Sharding", "Wire",
+                "Core", nioCore, nioPosix, nioHTTP1,
             ]),
     ],
-    swiftLanguageModes: [.v6]
+    swiftLanguageModes: [.v6],
+    // Of CTableCheck: what RocksDB's headers need.
+    cxxLanguageStandard: .cxx17
 )

@@ -171,7 +171,7 @@ private let shardKeys = "known here: address, idx, name, replicas"
         ),
         BadFile(
             "", "[storage]\ncache_bytes = 1",
-            "sharding.toml:13: storage.cache_bytes: unknown key; known here: block_cache_bytes, durability, reader_queue_max, reader_threads, value_bytes_max, write_buffer_bytes"
+            "sharding.toml:13: storage.cache_bytes: unknown key; known here: block_cache_bytes, durability, reader_queue_max, reader_threads, scrub_bytes_per_second, value_bytes_max, write_buffer_bytes"
         ),
         BadFile(
             "", "[router]\nmdoe = \"proxy\"",

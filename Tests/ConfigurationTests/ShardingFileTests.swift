@@ -86,6 +86,7 @@ let contractExample = """
                 value_bytes_max = "1 MiB"
                 reader_threads = 2
                 reader_queue_max = 16
+                scrub_bytes_per_second = "10MiB"
                 [replication]
                 log_retention_bytes = "2GiB"
                 batch_bytes_max = "128KiB"
@@ -105,6 +106,7 @@ let contractExample = """
         storage.valueBytesMax = 1 << 20
         storage.readerThreads = 2
         storage.readerQueueMax = 16
+        storage.scrubBytesPerSecond = 10 << 20
         #expect(file.storage == storage)
         var replication = ReplicationSettings()
         replication.logRetentionBytes = 2 << 30

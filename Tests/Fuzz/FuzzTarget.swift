@@ -35,7 +35,8 @@ enum FuzzTargets {
         ("http", HTTPTarget()), ("keys", KeyTargets()), ("queries", QueryTarget()), ("percent", PercentTarget()),
         ("records", RecordTarget()), ("batches", BatchTarget()), ("toml", TOMLTarget()), ("frames", FrameTarget()),
         ("write-batches", WriteBatchTarget()), ("values", ValueTarget()), ("documents", DocumentTarget()),
-        ("topologies", TopologyTarget()), ("conditions", ConditionTarget()),
+        ("topologies", TopologyTarget()), ("conditions", ConditionTarget()), ("logs", LogFileTarget()),
+        ("marks", MarkTarget()),
     ]
 
     static func named(_ name: String) -> (any FuzzTarget)? {

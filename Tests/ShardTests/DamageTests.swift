@@ -278,7 +278,7 @@ import Wire
         _ = await follower.apply(try pair.leader.readAll(), leaderTerm: 1)
         let position = follower.position
         try await follower.close()
-        try SyncedMark(database: "x", position: position, durability: durability, boot: "b", logs: [])
+        try SyncedMark(database: "x", position: position, tablesLsn: 0, durability: durability, boot: "b", logs: [])
             .save(to: configuration.directory)
         try Loss.current.inflict(on: configuration.directory)
         let remains = try AbsentReplica(

@@ -32,7 +32,7 @@ import Wire
         #expect(try rebuilt.history() == leader.history())
         #expect(
             try FileManager.default.contentsOfDirectory(atPath: rebuilt.configuration.directory).sorted()
-                == ["FENCE", "IDENTITY", "JOINING", "db"])
+                == ["FENCE", "IDENTITY", "JOINING", "SYNCED", "db"])
         try await rebuilt.close()
         try await leader.close()
     }

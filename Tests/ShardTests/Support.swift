@@ -174,6 +174,17 @@ extension ShardConfiguration {
     }
 }
 
+extension SyncedMark {
+    /// Changes what a replica that is closed knows of its log.
+    static func change(in configuration: ShardConfiguration, _ body: (inout SyncedMark) -> Void) throws {
+        guard case .mark(var mark) = try load(from: configuration.directory) else {
+            throw KVError(.internalError, "there is no mark in \(configuration.directory)")
+        }
+        body(&mark)
+        try mark.save(to: configuration.directory)
+    }
+}
+
 let quietLogger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
 func put(_ key: String, _ value: String) -> WriteOperation {

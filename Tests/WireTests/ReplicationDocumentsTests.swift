@@ -127,6 +127,23 @@ import Wire
                 + #""table_bytes_before":700}"#)
     }
 
+    @Test func scrubDocument() throws {
+        var document = ScrubDocument(shard: "shard-0", number: 3, isRunning: true)
+        try expect(
+            document,
+            is: #"{"bytes_done":0,"bytes_total":0,"damage":[],"is_running":true,"milliseconds":0,"number":3,"#
+                + #""shard":"shard-0"}"#)
+        document.isRunning = false
+        document.damage = ["a"]
+        document.failure = "b"
+        document.lastWholeMilliseconds = 7
+        document.difference = "c"
+        try expect(
+            document,
+            is: #"{"bytes_done":0,"bytes_total":0,"damage":["a"],"difference":"c","failure":"b","is_running":false,"#
+                + #""last_whole_milliseconds":7,"milliseconds":0,"number":3,"shard":"shard-0"}"#)
+    }
+
     @Test func statusOfAReplica() throws {
         var shard = StorageNodeStatus.Shard(
             name: "shard-0", role: .follower, position: LogPosition(term: 2, lsn: 41, version: Version(rawValue: 0xAB)),

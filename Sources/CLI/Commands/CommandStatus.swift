@@ -19,8 +19,8 @@ enum CommandStatus: CInt, CaseIterable {
         case .usage: "the command line or the input is wrong"
         case .unavailable: "the cluster, or a part of it, is not available, or refuses"
         case .conditionFailed:
-            "a condition does not hold, a value is no number to count with, replicas differ, a benchmark found wrong or "
-                + "lost values"
+            "a condition does not hold, a value is no number to count with, replicas differ or are damaged, a benchmark found "
+                + "wrong or lost values"
         case .interrupted: "interrupted by SIGINT or SIGTERM"
         }
     }

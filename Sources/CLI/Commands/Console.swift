@@ -19,6 +19,12 @@ enum Console {
         _ = writeAll(STDERR_FILENO, ByteBuffer(string: text))
     }
 
+    /// Puts a bar in the place of the one that stands on the terminal's last line.
+    static func draw(bar: String) {
+        // Carriage return and "erase to the end of the line".
+        errorText("\r\u{1B}[K" + bar)
+    }
+
     /// Writes `bytes` to standard output.
     ///
     /// Throws `KVError(.unavailable)` where they cannot be written.

@@ -60,8 +60,7 @@ final class ImportDisplay: Sendable {
             state.isBarShown = width != nil
             return width.map { state.text.bar(counts, width: $0 - 1) } ?? state.text.line(counts)
         }
-        // Carriage return and "erase to the end of the line": the bar replaces itself.
-        Console.errorText(width == nil ? text + "\n" : "\r\u{1B}[K" + text)
+        if width == nil { Console.error(text) } else { Console.draw(bar: text) }
     }
 
     private func endBar() {

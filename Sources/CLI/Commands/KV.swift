@@ -29,7 +29,8 @@ struct KV: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, DeleteCommand.self, IncrementCommand.self, ScanCommand.self,
             BatchCommand.self, StatusCommand.self, ImportCommand.self, ExportCommand.self, TopologyCommand.self,
-            FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self, CompactCommand.self, BenchCommand.self,
+            FailoverCommand.self, ReplicaCommand.self, VerifyCommand.self, ScrubCommand.self, CompactCommand.self,
+            BenchCommand.self,
             CompletionCommand.self,
         ])
 

@@ -28,14 +28,7 @@ public struct ProgressText: Sendable {
         var text = "\(Format.count(counts.written)) keys  \(Format.count(UInt64(rate)))/s"
         if counts.skipped + counts.failed > 0 { text += "  \(Format.count(counts.skipped + counts.failed)) bad" }
         if let eta { text += "  ETA \(Format.duration(eta))" }
-        guard let fraction = fraction(counts) else { return String(text.prefix(width)) }
-        let percent = String(Int(fraction * 100))
-        text = String(repeating: " ", count: max(0, 3 - percent.count)) + percent + "%  " + text
-        let room = min(width - text.count - 4, 40)
-        guard room >= 5 else { return String(text.prefix(width)) }
-        let filled = Int(fraction * Double(room))
-        let done = String(repeating: "=", count: max(0, filled - 1)) + (filled > 0 ? ">" : "")
-        return "[\(done)\(String(repeating: " ", count: room - filled))]  \(text)"
+        return ProgressBar.render(fraction(counts), text, width: width)
     }
 
     /// `1,234,567 keys (53%), 48,200/s, ETA 0:12`.

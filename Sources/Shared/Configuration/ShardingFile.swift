@@ -22,6 +22,8 @@ public struct StorageSettings: Sendable, Hashable {
     public var readerThreads = 4
     /// Reads that may wait for such a thread; more are answered 503.
     public var readerQueueMax = 1_024
+    /// At which the scrub reads what all replicas have on the disk; 0 for no scrub, nil for what reads it in a week.
+    public var scrubBytesPerSecond: Int?
 
     public init() {}
 }

@@ -209,6 +209,7 @@ extension TableReader {
             integer("reader_threads", default: storage.readerThreads, in: 1...256) ?? storage.readerThreads
         storage.readerQueueMax =
             integer("reader_queue_max", default: storage.readerQueueMax, in: 1...65_536) ?? storage.readerQueueMax
+        storage.scrubBytesPerSecond = bytesOrAuto("scrub_bytes_per_second", in: 0...1 << 40)
     }
 
     fileprivate mutating func read(into replication: inout ReplicationSettings) {

@@ -26,6 +26,14 @@ public struct StorageNodeOptions: ParsableArguments {
             "Shard of which --join makes this node a replica; may be given several times.", valueName: "name"))
     public var shard: [String] = []
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Opens this node's replica of that shard although its write-ahead log is damaged, without what is behind the \
+            damage: for a shard that has no other replica. What is cut off is kept. May be given several times.
+            """, valueName: "shard"))
+    public var dropDamagedLog: [String] = []
+
     public init() {}
 
     /// All flags' values, checked. What is not given comes from the record of the data directory's last start.
@@ -48,9 +56,11 @@ public struct StorageNodeOptions: ParsableArguments {
             address = advertised ?? settings.listen
         }
         let join = try joinSettings(address: address, reader: reader)
-        return StorageNodeSettings(
+        var node = StorageNodeSettings(
             common: settings, dataDirectory: directory, advertise: address,
             config: try config(common, saved: saved, isJoining: join != nil, reader: reader), join: join)
+        node.dropsDamagedLogOf = Set(reader.list("--drop-damaged-log", dropDamagedLog))
+        return node
     }
 
     private func config(
@@ -126,6 +136,7 @@ public struct StorageNodeSettings: Sendable, Hashable {
     public var advertise: NodeAddress
     public var config: Config
     public var join: JoinSettings?
+    public var dropsDamagedLogOf: Set<String> = []
 
     public init(
         common: CommonSettings, dataDirectory: String, advertise: NodeAddress, config: Config, join: JoinSettings?

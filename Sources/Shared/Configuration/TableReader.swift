@@ -88,17 +88,36 @@ struct TableReader {
         let allowed = "\(bounds), as bytes or as a string like \"256MiB\""
         let defaultText = SettingText.quote(ByteSize.describe(fallback))
         return value(key, default: fallback, defaultText: defaultText, allowed: allowed) { item in
-            switch item {
-            case .integer(let number):
-                return range.contains(number) ? .value(number) : .wrong("\(number) is out of range")
-            case .string(let text):
-                guard let number = ByteSize.parse(text) else {
-                    return .wrong(SettingText.quote(text) + " is not a size")
-                }
-                return range.contains(number) ? .value(number) : .wrong(SettingText.quote(text) + " is out of range")
-            default: return .wrongType
-            }
+            TableReader.size(item, in: range)
         } ?? fallback
+    }
+
+    /// As ``bytes(_:default:in:)``, or `"auto"`, the default, for which this is nil.
+    mutating func bytesOrAuto(_ key: String, in range: ClosedRange<Int>) -> Int? {
+        let bounds = "\(ByteSize.describe(range.lowerBound)) to \(ByteSize.describe(range.upperBound))"
+        let allowed = "\"auto\" or \(bounds), as bytes or as a string like \"256MiB\""
+        let bytes: Int?? = value(key, default: .some(nil), defaultText: "\"auto\"", allowed: allowed) { item in
+            if case .string("auto") = item { return .value(nil) }
+            return switch TableReader.size(item, in: range) {
+            case .value(let number): .value(number)
+            case .wrongType: .wrongType
+            case .wrong(let complaint): .wrong(complaint)
+            }
+        }
+        return bytes ?? nil
+    }
+
+    private static func size(_ item: TOMLItem, in range: ClosedRange<Int>) -> Reading<Int> {
+        switch item {
+        case .integer(let number):
+            return range.contains(number) ? .value(number) : .wrong("\(number) is out of range")
+        case .string(let text):
+            guard let number = ByteSize.parse(text) else {
+                return .wrong(SettingText.quote(text) + " is not a size")
+            }
+            return range.contains(number) ? .value(number) : .wrong(SettingText.quote(text) + " is out of range")
+        default: return .wrongType
+        }
     }
 
     mutating func choice<Choice: RawRepresentable<String> & CaseIterable>(

@@ -68,6 +68,8 @@ public struct StorageNodeStatus: Codable, Sendable, Hashable {
         public var snapshot: SnapshotProgress?
         /// Writes that this replica had and the shard's history has not, saved before it was rebuilt.
         public var diverged: [DivergedWrites]?
+        /// The scrub that runs, or the last one; nil before the first.
+        public var scrub: ScrubDocument?
 
         public init(
             name: String, role: PositionDocument.Role, position: LogPosition, keysEstimate: UInt64, diskBytes: UInt64,

@@ -132,6 +132,9 @@ public enum APIPath {
     /// POST begins to compact the replica of the node that is asked, GET looks; both answer ``CompactionDocument``.
     public static func compaction(shard: String) -> String { "/shards/\(shard)/compact" }
 
+    /// POST begins to scrub the replica of the node that is asked, GET looks; both answer ``ScrubDocument``.
+    public static func scrub(shard: String) -> String { "/shards/\(shard)/scrub" }
+
     /// POST a ``DigestRequest``, answers ``DigestDocument``.
     public static func digest(shard: String) -> String { "/shards/\(shard)/digest" }
 }

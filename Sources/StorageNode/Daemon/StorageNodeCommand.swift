@@ -28,6 +28,7 @@ import StorageNodeService
         }
         configuration.join = settings.join
         configuration.record = settings.record
+        configuration.dropsDamagedLogOf = settings.dropsDamagedLogOf
         try await StorageNode.serve(configuration)
     }
 }

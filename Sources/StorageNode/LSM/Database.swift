@@ -29,9 +29,6 @@ public enum Lookup {
 /// nobody is inside and nobody can enter any more.
 public final class Database: Sendable {
     public let path: String
-    /// Whether the log ended in a record of which pages were missing: a write that was never acknowledged, dropped.
-    /// Only with ``DatabaseOptions/LogRecovery/tornTail``.
-    public let hasDroppedTornRecord: Bool
     private let shared: SharedResources
     private let filter: ExpiryFilter?
     let rewriteSeconds: Int
@@ -48,7 +45,7 @@ public final class Database: Sendable {
     /// How long ``close()`` waits for calls and iterators that are still at work.
     public static let closeWaitMillisecondsMax = 10_000
 
-    /// Opens or creates the database at `path`. Blocks: replays the write-ahead log.
+    /// Opens or creates the database at `path`. Blocks: replays the write-ahead log, which must be whole to its last byte.
     ///
     /// Throws `KVError`: `.locked` where another process has it open, `.corrupted`, `.storageFull`,
     /// `.storageFailed` for what the file system refuses.
@@ -57,8 +54,7 @@ public final class Database: Sendable {
         self.shared = shared
         filter = options.isReadOnly ? nil : options.expiries.map { ExpiryFilter($0) }
         rewriteSeconds = options.rewriteSeconds
-        (handle, hasDroppedTornRecord) = try Database.recover(
-            path: path, shared: shared, options: options, filter: filter)
+        handle = try Database.open(path: path, shared: shared, options: options, filter: filter)
         memoryReads = ForeignHandle(pointer: rocksdb_readoptions_create())
         rocksdb_readoptions_set_read_tier(memoryReads.pointer, 1)
         diskReads = ForeignHandle(pointer: rocksdb_readoptions_create())
@@ -74,22 +70,6 @@ public final class Database: Sendable {
         rocksdb_readoptions_destroy(diskReads.pointer)
         rocksdb_writeoptions_destroy(plainWrites.pointer)
         rocksdb_writeoptions_destroy(syncedWrites.pointer)
-    }
-
-    /// Opens; where RocksDB takes the end of a synced log for damage although it is only incomplete, opens without
-    /// that end.
-    private static func recover(
-        path: String, shared: SharedResources, options: DatabaseOptions, filter: ExpiryFilter?
-    ) throws(KVError) -> (ForeignHandle, hasDroppedTornRecord: Bool) {
-        do throws(KVError) {
-            return (try open(path: path, shared: shared, options: options, filter: filter), false)
-        } catch  where error.code == .corrupted && options.logRecovery == .tornTail {
-            let logs = LogFile.list(in: path).filter { $0.bytes > 0 }.map { "\(path)/\($0.name)" }
-            guard try LogTail.isUnwritten(inLogsAt: logs) else { throw error }
-            var relaxed = options
-            relaxed.logRecovery = .pointInTime
-            return (try open(path: path, shared: shared, options: relaxed, filter: filter), true)
-        }
     }
 
     private static func open(

@@ -2,24 +2,15 @@ import CRocksDB
 
 /// How one ``Database`` is opened.
 public struct DatabaseOptions: Sendable {
-    /// What to make of a write-ahead log that does not end cleanly.
-    public enum LogRecovery: Sendable {
-        /// An incomplete last record is dropped, cut off or with pages missing; damage anywhere else refuses to
-        /// open: nothing that was acknowledged after an fsync is dropped silently.
-        case tornTail
-        /// Everything after the first damaged record is dropped. For logs that are not fsynced, where a machine
-        /// that lost power may have written later pages and not earlier ones.
-        case pointInTime
-    }
-
     /// Memtables a database fills or flushes at once before writes wait.
     public static let memtablesMax = 3
 
     /// Write-ahead log that is kept after its memtable was flushed, for followers. At least 1 MiB.
     public var logRetentionBytes = 1 << 30
-    public var logRecovery = LogRecovery.tornTail
     /// Overrides the even part of ``SharedResources/Options/memtableBytes``.
     public var memtableBytesEach: Int?
+    /// Overrides the 64 MiB after which a compaction begins another table.
+    package var tableBytesMax: Int?
     /// Refuse to open where there is no database yet.
     public var mustExist = false
     /// Opens without a lock and writes nothing, not even what the log is replayed into: for checkpoints. Writing to it
@@ -58,12 +49,8 @@ public struct DatabaseOptions: Sendable {
         // computation underflows when a file's time lies in the future).
         rocksdb_options_set_WAL_ttl_seconds(options, 0)
         rocksdb_options_set_WAL_size_limit_MB(options, UInt64(max(1, (logRetentionBytes + (1 << 20) - 1) >> 20)))
-        let recovery =
-            switch logRecovery {
-            case .tornTail: rocksdb_tolerate_corrupted_tail_records_recovery
-            case .pointInTime: rocksdb_point_in_time_recovery
-            }
-        rocksdb_options_set_wal_recovery_mode(options, Int32(recovery))
+        // RocksDB drops nothing by itself: whoever opens has made sure that the log is whole.
+        rocksdb_options_set_wal_recovery_mode(options, Int32(rocksdb_absolute_consistency_recovery))
 
         // Memtables. One thread writes, so nothing is gained by concurrent inserts.
         rocksdb_options_set_write_buffer_size(options, memtableBytesEach ?? shared.memtableBytesEach)
@@ -75,6 +62,7 @@ public struct DatabaseOptions: Sendable {
         rocksdb_options_set_enable_write_thread_adaptive_yield(options, 0)
 
         // Tables.
+        if let tableBytesMax { rocksdb_options_set_target_file_size_base(options, UInt64(tableBytesMax)) }
         rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1)
         rocksdb_options_set_bytes_per_sync(options, 1 << 20)
         rocksdb_options_set_compression(options, compression.upper)

@@ -39,9 +39,8 @@ extension Database {
         // RocksDB keeps the bounds' addresses for as long as the iterator lives.
         let failure = lower.withUnsafeBytes { lower in
             upper.withUnsafeBytes { upper -> KVError? in
-                let options = rocksdb_readoptions_create()
+                let options = Database.iterationOptions()
                 defer { rocksdb_readoptions_destroy(options) }
-                rocksdb_readoptions_set_fill_cache(options, 0)
                 if isLong { rocksdb_readoptions_set_readahead_size(options, Database.scanReadAheadBytes) }
                 rocksdb_readoptions_set_iterate_lower_bound(options, lower.characters, lower.count)
                 rocksdb_readoptions_set_iterate_upper_bound(options, upper.characters, upper.count)

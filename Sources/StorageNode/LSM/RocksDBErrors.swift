@@ -50,6 +50,25 @@ struct RocksDBStatus {
         return failure
     }
 
+    /// What `errno` says where direct reads are not to be had.
+    var isWithoutDirectReads: Bool { text.hasPrefix("IO error") && text.hasSuffix("Invalid argument") }
+
+    /// Of a table that was checked by itself.
+    func error(checking path: String, file: String = #fileID, line: Int = #line) -> KVError {
+        if text.contains("No such file or directory") {
+            return KVError(.notFound, "there is no \(path)", file: file, line: line)
+        }
+        if text.hasPrefix("Operation aborted") {
+            return KVError(.unavailable, "the check of \(path) was ended", file: file, line: line)
+        }
+        // A block that the disk cannot give back is as lost as one that has other bits. What is not the system's is the
+        // table's: a footer that names no format, or no kind of checksum that there is.
+        guard !text.hasPrefix("IO error") || text.contains("Input/output error") else {
+            return KVError(.storageFailed, "cannot read \(path): \(text)", file: file, line: line)
+        }
+        return KVError(.corrupted, "\(path) is damaged: \(text)", file: file, line: line)
+    }
+
     private var remedy: String {
         switch code {
         case .locked: "another process has this directory open; stop it or choose another --data-dir; "

@@ -148,7 +148,7 @@ struct DamagedLeaders: Sendable {
         } catch {
             guard case .problem(Problem.Kind.unknownPath.name, _) = error else { throw error }
             // A node that cannot scrub reads everything for a digest.
-            try await node.peers.digest(ofShard: shard, at: follower, timeout: limits.readingTimeout)
+            try await node.peers.readAll(ofShard: shard, at: follower, timeout: limits.readingTimeout)
         }
     }
 }

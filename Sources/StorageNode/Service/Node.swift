@@ -21,6 +21,8 @@ final class Node: Sendable {
     let scansInFlight = ScansInFlight()
     /// For what reads or writes whole databases.
     let snapshotWork = ReaderPool(threads: 2, waitingMax: 16)
+    /// For what is due every second: short, and never behind the work above.
+    let upkeep = ReaderPool(threads: 1, waitingMax: 4)
     let metrics: NodeMetrics
     let started = ContinuousClock.now
     var logger: Logger { configuration.logger }
@@ -72,5 +74,6 @@ final class Node: Sendable {
         try await readers.shutdown()
         try await scanners.shutdown()
         try await snapshotWork.shutdown()
+        try await upkeep.shutdown()
     }
 }

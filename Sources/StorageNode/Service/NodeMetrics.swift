@@ -61,6 +61,16 @@ final class NodeMetrics: Sendable {
         divergedWritesSaved = registry.counter(
             "distribkv_diverged_writes_saved_total",
             help: "Writes saved to files because the shard's history has not got them.")
+        registry.counter("distribkv_scrub_bytes_total", help: "Bytes that scrubs read.") { Double(ScrubTotals.bytes) }
+        registry.counter("distribkv_scrub_passes_total", help: "Scrubs that read all of a replica.") {
+            Double(ScrubTotals.passes)
+        }
+        registry.counter("distribkv_scrub_damaged_files_total", help: "Damaged files that scrubs found.") {
+            Double(ScrubTotals.damagedFiles)
+        }
+        registry.counter(
+            "distribkv_scrub_differences_total", help: "Followers found with other data than their leader's."
+        ) { Double(ScrubTotals.differences) }
         registry.gauge("distribkv_epoch", help: "The epoch of the topology this node serves.") {
             Double(views.current.topology.epoch)
         }
@@ -84,6 +94,9 @@ final class NodeMetrics: Sendable {
                         "role": view.leads[position] ? "leader" : "follower",
                     ], value: isDamaged ? 1 : 0)
             }
+        }
+        gauges("distribkv_shard_scrub_age_seconds", "Since the replica was last read as a whole.", views) {
+            $0.secondsSinceScrub
         }
         gauges("distribkv_shard_lag_milliseconds", "How far a follower may be behind its leader.", views) {
             $0.role.isLeader ? nil : $0.freshness.lagMilliseconds.map { Double($0) }

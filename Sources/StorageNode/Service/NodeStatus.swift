@@ -57,6 +57,8 @@ extension Node {
         shard.snapshot = replica.received.progress
         let diverged = try replica.divergedWrites()
         if !diverged.isEmpty { shard.diverged = diverged }
+        let scrub = replica.lastScrub
+        if scrub.number > 0 { shard.scrub = scrub }
         return shard
     }
 

@@ -25,6 +25,8 @@ enum PeerFailure: Error, CustomStringConvertible {
 /// What a node asks of others. Every question has a deadline.
 struct Peers: Sendable {
     static let answerTimeout = TimeAmount.seconds(1)
+    /// A promotion asks everybody twice.
+    private static let promotionTimeout = TimeAmount.seconds(5)
 
     let transport: any PeerTransport
 
@@ -56,20 +58,34 @@ struct Peers: Sendable {
         return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
     }
 
-    /// The first of `nodes`, in their order, that answers with a position in the shard's log. Asks all at once.
-    func firstWithData(
-        ofShard shard: String, among nodes: [NodeAddress]
-    ) async -> (node: NodeAddress, lsn: UInt64)? {
-        let positions = await withTaskGroup(of: (NodeAddress, UInt64).self) { group in
+    /// What those of `nodes` have that answer. Asks all at once.
+    func histories(
+        ofShard shard: String, at nodes: [NodeAddress]
+    ) async -> [(node: NodeAddress, history: TermHistory)] {
+        await withTaskGroup(of: (NodeAddress, TermHistory)?.self) { group in
             for node in nodes {
-                group.addTask { (node, (try? await history(ofShard: shard, at: node))?.position.lsn ?? 0) }
+                group.addTask {
+                    guard let history = try? await history(ofShard: shard, at: node).history else { return nil }
+                    return (node, history)
+                }
             }
-            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+            return await group.reduce(into: []) { if let answer = $1 { $0.append(answer) } }
         }
-        for node in nodes {
-            if let lsn = positions[node], lsn > 0 { return (node, lsn) }
+    }
+
+    /// Has `peer` lead a shard, which its leader so far does not: it asks the other replicas first. Takes seconds where one
+    /// of them does not answer.
+    func promote(_ request: PromoteRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure) {
+        let body: [UInt8]
+        do {
+            body = try DocumentCoding.encode(request)
+        } catch {
+            throw .silent("the request cannot be encoded: \(error)")
         }
-        return nil
+        let request = NodeRequest(
+            method: .POST, target: APIPath.promote(shard: shard), headers: [("content-type", MediaType.json)],
+            body: ByteBuffer(bytes: body))
+        try check(try await ask(peer, request, within: Peers.promotionTimeout), from: peer)
     }
 
     func fence(_ fence: FenceRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure)
@@ -99,23 +115,32 @@ struct Peers: Sendable {
 
     /// Has the replica at `peer` read everything that it has, or looks how far that is.
     func scrub(ofShard shard: String, at peer: NodeAddress, begins: Bool) async throws(PeerFailure) -> Scrub {
-        let request = NodeRequest(method: begins ? .POST : .GET, target: "/shards/\(shard)/scrub")
+        let request = NodeRequest(method: begins ? .POST : .GET, target: APIPath.scrub(shard: shard))
         let response = try await ask(peer, request)
         return try decode(Scrub.self, response, from: peer, statuses: [200, 202])
     }
 
     /// Has the replica at `peer` read every record that it has; throws where one cannot be read.
-    func digest(ofShard shard: String, at peer: NodeAddress, timeout: TimeAmount) async throws(PeerFailure) {
+    func readAll(ofShard shard: String, at peer: NodeAddress, timeout: TimeAmount) async throws(PeerFailure) {
         let request = NodeRequest(
             method: .POST, target: APIPath.digest(shard: shard), headers: [("content-type", MediaType.json)],
             body: ByteBuffer(string: "{}"))
-        _ = try decode(DigestDocument.self, try await ask(peer, request, timeout: timeout), from: peer)
+        _ = try decode(DigestDocument.self, try await ask(peer, request, within: timeout), from: peer)
+    }
+
+    /// How long a node may read for a digest.
+    private static let digestTimeout = TimeAmount.seconds(60)
+
+    func digest(_ digest: DigestRequest, ofShard shard: String, at peer: NodeAddress) async throws -> DigestDocument {
+        let request = try NodeRequest.post(APIPath.digest(shard: shard), digest)
+        return try decode(
+            DigestDocument.self, try await ask(peer, request, within: Peers.digestTimeout), from: peer)
     }
 
     // MARK: Asking
 
     private func ask(
-        _ peer: NodeAddress, _ request: NodeRequest, timeout: TimeAmount = Peers.answerTimeout
+        _ peer: NodeAddress, _ request: NodeRequest, within timeout: TimeAmount = Peers.answerTimeout
     ) async throws(PeerFailure) -> NodeResponse {
         do {
             return try await transport.execute(request, to: peer, deadline: .now() + timeout)

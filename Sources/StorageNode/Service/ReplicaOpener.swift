@@ -34,7 +34,7 @@ struct ReplicaOpener: Sendable {
     ///
     /// Throws `KVError` as ``ShardReplica`` does.
     func open(_ shard: ShardTopology, cluster: String, joins: Bool = false) async throws -> ShardReplica {
-        try await threads.runIfActive { try openBlocking(shard, cluster: cluster, joins: joins, mayLead: true) }
+        try await threads.runIfActive { try openBlocking(shard, cluster: cluster, joins: joins, others: []) }
     }
 
     /// What this node has of the replicas that the topology gives to it, by the names of their shards.
@@ -100,25 +100,30 @@ struct ReplicaOpener: Sendable {
         return .failed(error)
     }
 
-    /// Opens the replica when the node starts. One that is to lead and is empty, or never had everything, leads only
-    /// where no follower has anything: else its data is lost, and with it leading everybody's would be.
+    /// Opens the replica when the node starts. One that is to lead and finds that a follower has all that it has and more
+    /// does not lead: it has lost the end of its log, or its data, and with it leading everybody's would be lost.
     ///
     /// Throws as ``open(_:cluster:joins:)``.
     private func openAtStart(_ shard: ShardTopology, cluster: String, peers: Peers) async throws -> ShardReplica {
-        let leads = shard.leader == configuration.address && !shard.followers.isEmpty
-        let isNew = try await threads.runIfActive { ShardReplica.isNew(directory: directory(of: shard)) }
-        guard leads, isNew, let holder = await peers.firstWithData(ofShard: shard.name, among: shard.followers) else {
+        guard shard.leader == configuration.address, !shard.followers.isEmpty else {
             return try await open(shard, cluster: cluster)
         }
-        configuration.logger.warning(
-            """
-            this node is to lead the shard and has no data of it, but a follower has: it does not lead; have a follower \
-            lead with kv failover, and this node is rebuilt
-            """,
-            metadata: ["shard": "\(shard.name)", "follower": "\(holder.node)", "lsn": "\(holder.lsn)"])
-        return try await threads.runIfActive {
-            try openBlocking(shard, cluster: cluster, joins: true, mayLead: false)
+        let others = await peers.histories(ofShard: shard.name, at: shard.followers)
+        let replica = try await threads.runIfActive {
+            try openBlocking(shard, cluster: cluster, joins: false, others: others.map(\.history))
         }
+        if !replica.role.isLeader, let most = others.max(by: { $0.history.end < $1.history.end }) {
+            configuration.logger.warning(
+                """
+                this node is to lead the shard and has less of it than a follower: it does not lead, and asks the follower \
+                to
+                """,
+                metadata: [
+                    "shard": "\(shard.name)", "lsn": "\(replica.position.lsn)", "follower": "\(most.node)",
+                    "follower_lsn": "\(most.history.end.lsn)",
+                ])
+        }
+        return replica
     }
 
     private func directory(of shard: ShardTopology) -> String {
@@ -139,20 +144,22 @@ struct ReplicaOpener: Sendable {
         options.durability = configuration.storage.durability
         options.ackWaitersMax = configuration.ackWaitersMax
         options.logRetentionBytes = configuration.replication.logRetentionBytes
+        options.dropsDamagedLog = configuration.dropsDamagedLogOf.contains(shard.name)
         return options
     }
 
     private func openBlocking(
-        _ shard: ShardTopology, cluster: String, joins: Bool, mayLead: Bool
+        _ shard: ShardTopology, cluster: String, joins: Bool, others: [TermHistory]
     ) throws(KVError) -> ShardReplica {
-        let leads = mayLead && shard.leader == configuration.address
+        let leads = shard.leader == configuration.address
         let role: ShardRole = leads ? .leader(term: shard.term) : .follower(term: shard.term)
         let replica = try ShardReplica.open(
-            options(shard, cluster: cluster, joins: joins), role: role, shared: shared, clock: configuration.clock, logger: configuration.logger)
+            options(shard, cluster: cluster, joins: joins), role: role, others: others, shared: shared,
+            clock: configuration.clock, logger: configuration.logger)
         configuration.logger.info(
             "shard open",
             metadata: [
-                "shard": "\(shard.name)", "role": role.isLeader ? "leader" : "follower",
+                "shard": "\(shard.name)", "role": replica.role.isLeader ? "leader" : "follower",
                 "term": "\(replica.position.term)", "lsn": "\(replica.position.lsn)",
             ])
         return replica

@@ -81,7 +81,12 @@ final class ShardAdminHandler {
             exchange.respond(response)
         case ("compact", 2, .GET):
             exchange.respond(HTTPResponse(document: try replica(at: position).lastCompaction))
-        case ("compact", 2, _): refuse(request.method, allowed: "GET, POST", exchange)
+        case ("scrub", 2, .POST):
+            var response = HTTPResponse(document: try replica(at: position).startScrub())
+            response.status = 202
+            exchange.respond(response)
+        case ("scrub", 2, .GET): exchange.respond(HTTPResponse(document: try replica(at: position).lastScrub))
+        case ("compact", 2, _), ("scrub", 2, _): refuse(request.method, allowed: "GET, POST", exchange)
         case ("replicas", 3, _): refuse(request.method, allowed: "DELETE", exchange)
         case ("hold", 2, _): refuse(request.method, allowed: "POST, DELETE", exchange)
         case ("replicas", 2, _), ("handover", 2, _), ("promote", 2, _), ("digest", 2, _):

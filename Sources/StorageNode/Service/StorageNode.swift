@@ -164,7 +164,10 @@ public final class StorageNode: Service {
                 "shards": "\(node.view.replicas.compactMap { $0?.configuration.name }.joined(separator: ","))",
                 "durability": "\(configuration.storage.durability.rawValue)",
             ])
-        let upkeep = [node.scheduleTidying(on: group.next()), node.scheduleRewriting(on: group.next())]
+        let upkeep = [
+            node.scheduleTidying(on: group.next()), node.scheduleRewriting(on: group.next()),
+            node.scheduleMarks(on: group.next()),
+        ]
         onStart(address)
         await withDiscardingTaskGroup { tasks in
             tasks.addTask {
@@ -176,6 +179,7 @@ public final class StorageNode: Service {
             let damaged = DamagedLeaders(
                 admin: admin, limits: configuration.damagedLeaders, eventLoop: group.next())
             tasks.addTask { await damaged.run() }
+            tasks.addTask { await ScrubSchedule(node: node, limits: configuration.scrub).run() }
             try? await gracefulShutdown()  // Cancellation ends the wait as well: what follows is the same.
             tasks.cancelAll()
             await connections.shutdown()

@@ -22,6 +22,8 @@ public struct StorageNodeConfiguration: Sendable {
     public var dataDirectory: String
     public var storage: StorageSettings
     public var replication: ReplicationSettings
+    /// Shards whose replica here is opened without what is damaged in its write-ahead log.
+    public var dropsDamagedLogOf: Set<String> = []
     /// Writes of one shard that may wait for followers at once; one more is answered 503, and not made.
     public var ackWaitersMax = 16_384
     /// The largest record that a scan hands out, in bytes.
@@ -30,6 +32,8 @@ public struct StorageNodeConfiguration: Sendable {
     var termRenewal = TermRenewal.Limits()
     /// When a damaged leader hands over.
     var damagedLeaders = DamagedLeaders.Limits()
+    /// When replicas are scrubbed.
+    var scrub = ScrubSchedule.Limits()
     /// What the replicas take the time from.
     var clock = ShardClock.system
     /// Event loops that serve connections.

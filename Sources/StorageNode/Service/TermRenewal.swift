@@ -35,6 +35,7 @@ struct TermRenewal: Sendable {
     /// Looks after the shards that this node leads, until the task is cancelled.
     func run() async {
         var doubts: [String: TermDoubt] = [:]
+        var succession = Succession(node: node)
         while !Task.isCancelled {
             let pause = limits.intervalMilliseconds * UInt64.random(in: 80...120) / 100
             do {
@@ -43,6 +44,7 @@ struct TermRenewal: Sendable {
                 return
             }
             await round(&doubts)
+            await succession.round()
         }
     }
 

@@ -42,6 +42,7 @@ final class CommitLog: Sendable {
 
     private struct State {
         var committed: LogPosition
+        var synced: LogPosition
         var ring: FrameRing
         var index = SequenceIndex()
         var waiters: [Waiter] = []
@@ -54,13 +55,21 @@ final class CommitLog: Sendable {
     private let waitersMax: Int
 
     init(position: LogPosition, ringBytesMax: Int, waitersMax: Int) {
-        state = Mutex(State(committed: position, ring: FrameRing(base: position, bytesMax: ringBytesMax)))
+        state = Mutex(
+            State(committed: position, synced: position, ring: FrameRing(base: position, bytesMax: ringBytesMax)))
         self.waitersMax = waitersMax
     }
 
     var committed: LogPosition { state.withLock { $0.committed } }
 
-    /// The oldest lsn on disk, as last looked up.
+    /// The newest batch that an fsync has followed which was not a batch's own. With ``Durability/always`` every committed
+    /// batch is on disk.
+    var synced: LogPosition {
+        get { state.withLock { $0.synced } }
+        set { state.withLock { $0.synced = newValue } }
+    }
+
+    /// The oldest lsn on disk, as last looked up; nil if that is not known any more.
     var firstLsn: UInt64? {
         get { state.withLock { $0.firstLsn } }
         set { state.withLock { $0.firstLsn = newValue } }
@@ -76,7 +85,6 @@ final class CommitLog: Sendable {
                     lsn: batch.position.lsn, sequence: batch.sequence, bytes: batch.frame.readableBytes)
             }
             state.committed = newest
-            if state.firstLsn == nil, let first = batches.first { state.firstLsn = first.position.lsn }
             guard state.waiters.contains(where: { $0.isReached(by: newest) }) else { return [] }
             let ready = state.waiters.filter { $0.isReached(by: newest) }
             state.waiters.removeAll { $0.isReached(by: newest) }

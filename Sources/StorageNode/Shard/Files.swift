@@ -185,6 +185,29 @@ enum Files {
         try result.get()
     }
 
+    /// Copies what a file holds from `offset` on to a new file. Durable on return, but for its name.
+    static func copy(_ path: String, from offset: UInt64, to target: String) throws(KVError) {
+        try removeTree(target)
+        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: chunkBytes, alignment: 64)
+        defer { chunk.deallocate() }
+        var copied: UInt64 = 0
+        while true {
+            let count = try read(path, at: offset + copied, into: chunk)
+            try append(UnsafeRawBufferPointer(rebasing: chunk[..<count]), to: target, at: copied)
+            copied += UInt64(count)
+            if count < chunk.count { break }
+        }
+        try sync(target)
+    }
+
+    /// Makes a file end at `bytes`. Durable on return.
+    static func truncate(_ path: String, to bytes: UInt64) throws(KVError) {
+        let file = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
+        guard file >= 0 else { throw failure("cannot open \(path)") }
+        defer { close(file) }
+        guard ftruncate(file, off_t(bytes)) == 0, fsync(file) == 0 else { throw failure("cannot cut \(path) off") }
+    }
+
     /// Replaces a small file durably: a crash leaves the old or the new one.
     static func replace(_ path: String, with contents: [UInt8]) throws(KVError) {
         let temporary = path + ".tmp"

@@ -85,11 +85,4 @@ final class JoiningMark: Sendable {
     }
 }
 
-extension ShardReplica {
-    /// Whether a replica's directory holds none, or one that has never had everything its leader had. Blocks.
-    public static func isNew(directory: String) -> Bool {
-        access("\(directory)/\(JoiningMark.fileName)", F_OK) == 0 || access("\(directory)/db/CURRENT", F_OK) != 0
-    }
-}
-
 private func systemUnlink(_ path: String) -> Int32 { unlink(path) }

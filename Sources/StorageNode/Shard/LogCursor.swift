@@ -64,6 +64,20 @@ final class LogCursor {
         var frames: [(position: LogPosition, frame: ByteBuffer)]
     }
 
+    /// The first record of a log file; nil if it holds none or cannot be read. Blocks.
+    static func first(inLogAt path: String) throws(KVError) -> Record? {
+        var record: Record?
+        do throws(KVError) {
+            _ = try LogFileCheck.run(path: path) { bytes throws(KVError) in
+                record = try read(bytes, from: 0, framesFrom: .max)?.record
+                return record == nil
+            }
+        } catch  where error.code == .corrupted || error.code == .storageFailed {
+            return nil
+        }
+        return record
+    }
+
     private static func read(
         _ bytes: UnsafeRawBufferPointer, from sequence: UInt64, framesFrom lsn: UInt64
     ) throws(KVError) -> LoadedRecord? {
@@ -95,7 +109,13 @@ final class LogCursor {
             }
             guard reopens < LogCursor.reopensMax else { return false }
             reopens += 1
-            iterator = try WALIterator(database, since: nextSequence)
+            do throws(KVError) {
+                iterator = try WALIterator(database, since: nextSequence)
+            } catch {
+                // RocksDB looks at every log, also at those that nobody asks for.
+                guard try database.setUnreadableLogsAside() > 0 else { throw error }
+                continue
+            }
             guard let iterator else { return false }
             guard iterator.hasBatch else {
                 // Never valid, so it cannot be kept until there is something.

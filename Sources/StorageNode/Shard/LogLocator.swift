@@ -21,8 +21,13 @@ struct LogLocator {
     private static let probesMax = 40
 
     /// The oldest record of the log; nil where there is none. Blocks.
+    ///
+    /// Read without RocksDB, which reads the first record of every log for that.
     func first() throws(KVError) -> LogCursor.Record? {
-        try LogCursor(database, sequence: 1).load(framesFrom: .max)
+        for path in try database.logPaths() {
+            if let record = try LogCursor.first(inLogAt: path) { return record }
+        }
+        return nil
     }
 
     func locate(after reader: LogPosition) throws(KVError) -> Located {

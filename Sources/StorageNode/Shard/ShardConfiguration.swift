@@ -58,6 +58,10 @@ public struct ShardConfiguration: Sendable {
     public var applyBatchesMax = 256
     public var applyBytesMax = 4 << 20
 
+    /// Damage in the write-ahead log is cut off when the replica is opened, and what is behind it with it: for the only
+    /// replica of a shard, which would not open otherwise.
+    public var dropsDamagedLog = false
+
     /// A follower serves no reads before it has caught up with its leader, also where the directory holds data: that
     /// may be from long ago.
     public var joins = false
@@ -83,7 +87,6 @@ public struct ShardConfiguration: Sendable {
         var options = DatabaseOptions()
         options.logRetentionBytes = logRetentionBytes
         options.memtableBytesEach = memtableBytesEach
-        options.logRecovery = durability == .always ? .tornTail : .pointInTime
         return options
     }
 }

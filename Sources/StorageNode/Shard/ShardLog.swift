@@ -53,8 +53,14 @@ public final class ShardLog: Sendable {
             case .answer(let located): answer = located
             case .cursor(let cursor): answer = try gather(from: cursor, after: position, bytesMax: bytesMax)
             }
+            guard case .truncated(let firstLsn) = answer else { break }
+            // A log that does not go on where it should may hold one that cannot be read: then it begins behind that.
+            if let first = commits.firstLsn, first <= position.lsn + 1, try database.setUnreadableLogsAside() > 0 {
+                commits.firstLsn = nil
+                continue
+            }
             // A log that seems to end too early may have been rotated just now.
-            guard case .truncated(let firstLsn) = answer, firstLsn > commits.committed.lsn else { break }
+            guard firstLsn > commits.committed.lsn else { break }
         }
         return answer
     }
@@ -106,6 +112,9 @@ public final class ShardLog: Sendable {
     /// Ends a wait; true where the callback has not been called and never will be.
     @discardableResult
     public func cancelWait(_ token: CommitWait.Token) -> Bool { commits.cancel(token) }
+
+    /// As ``CommitLog/synced``.
+    var synced: LogPosition { commits.synced }
 
     /// The oldest lsn that a reader can still get, as last looked up; nil where not known.
     public var firstLsn: UInt64? { commits.firstLsn }

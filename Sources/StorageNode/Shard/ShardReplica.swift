@@ -32,27 +32,31 @@ public final class ShardReplica: Sendable {
     let inbox: WriterInbox
     let writer: ShardWriter
     let published: PublishedRole
+    let marks: MarkKeeper
     let isComputingDigest = Atomic<Bool>(false)
     let compaction: ShardCompaction
     let damaged: ReplicaDamage
+    let scrub: ShardScrub
 
     /// Opens or creates the replica's directory, recovers its log and starts the writer. A leader of a new term
     /// writes the term's first batch; where log or promise know a newer term, or this one with another leader, the
     /// replica opens as a follower of it instead. Blocks: call it on a thread that may.
     ///
-    /// Throws `KVError`: `.invalidConfiguration` for a directory of another shard, `.locked`, `.corrupted`,
-    /// `.storageFull`, `.storageFailed`.
+    /// Throws `KVError`: `.invalidConfiguration` for a directory of another shard, `.locked`, `.corrupted` also for a log
+    /// that lacks something which was on the disk, `.storageFull`, `.storageFailed`.
+    /// - Parameter others: what other replicas have. If one has all of this history and more, this replica has lost the
+    ///   end of its log, or its data, and does not lead.
     public static func open(
-        _ configuration: ShardConfiguration, role: ShardRole, shared: SharedResources, clock: ShardClock = .system,
-        logger: Logger
+        _ configuration: ShardConfiguration, role: ShardRole, others: [TermHistory] = [], shared: SharedResources,
+        clock: ShardClock = .system, logger: Logger
     ) throws(KVError) -> ShardReplica {
-        try open(configuration, role: role, shared: shared, clock: clock, logger: logger) { $0 }
+        try open(configuration, role: role, others: others, shared: shared, clock: clock, logger: logger) { $0 }
     }
 
     /// - Parameter sink: puts a twin between writer and database.
     package static func open(
-        _ configuration: ShardConfiguration, role: ShardRole, shared: SharedResources, clock: ShardClock = .system,
-        logger: Logger, sink: (Database) -> any WriteSink
+        _ configuration: ShardConfiguration, role: ShardRole, others: [TermHistory] = [], shared: SharedResources,
+        clock: ShardClock = .system, logger: Logger, sink: (Database) -> any WriteSink
     ) throws(KVError) -> ShardReplica {
         try ShardIdentity.claim(
             directory: configuration.directory, shard: configuration.name, cluster: configuration.cluster)
@@ -61,17 +65,32 @@ public final class ShardReplica: Sendable {
         let expiries = ExpiryClock(clock)
         var options = configuration.databaseOptions
         options.expiries = expiries
-        let database = try Database(path: configuration.directory + "/db", shared: shared, options: options)
-        return try ShardReplica(
+        let recovery = try LogRecovery(configuration)
+        let recovered = try recovery.run()
+        if recovered.end == nil, recovery.needsTables {
+            // Opened for good it would forget the logs that were to be replayed, also if they come back.
+            let tables = try SnapshotSource.history(of: recovery.database, configuration, shared)
+            try recovery.require(tables.end)
+        }
+        let database = try Database(path: recovery.database, shared: shared, options: options)
+        var (configuration, role) = (configuration, role)
+        if role.isLeader, try isBehind(others, database, shard: configuration.name) {
+            role = .follower(term: role.term)
+            configuration.joins = true
+        }
+        let replica = try ShardReplica(
             configuration, role: role, database: database, sink: sink(database), shared: shared, clock: clock,
-            expiries: expiries, logger: logger)
+            expiries: expiries, logger: logger, recovery: recovery)
+        if let dropped = recovered.dropped { replica.tell(dropped) }
+        return replica
     }
 
     private init(
         _ configuration: ShardConfiguration, role: ShardRole, database: Database, sink: any WriteSink,
-        shared: SharedResources, clock: ShardClock, expiries: ExpiryClock, logger: Logger
+        shared: SharedResources, clock: ShardClock, expiries: ExpiryClock, logger: Logger, recovery: LogRecovery
     ) throws(KVError) {
         let position = try ShardReplica.position(in: database, shard: configuration.name)
+        try recovery.require(position)
         let promises = PromiseFile(directory: configuration.directory)
         self.configuration = configuration
         self.database = database
@@ -87,6 +106,7 @@ public final class ShardReplica: Sendable {
         damaged = ReplicaDamage(shard: configuration.name, logger: logger)
         compaction = ShardCompaction(
             shard: configuration.name, database: database, damage: damaged, clock: clock, logger: logger)
+        scrub = ShardScrub(configuration, database: database, clock: clock, logger: logger)
         snapshots = try SnapshotSource(
             configuration, database: database, log: log, shared: shared, clock: clock, logger: logger)
         received = try SnapshotReceiver(configuration, shared: shared, clock: clock)
@@ -103,11 +123,6 @@ public final class ShardReplica: Sendable {
         let joining = try JoiningMark.open(
             configuration, isLeader: core.role.isLeader, isEmpty: position == .start, logger: logger)
         core.joining = joining
-        if database.hasDroppedTornRecord {
-            logger.warning(
-                "the log ended in a write that was never completed nor acknowledged; it is dropped",
-                metadata: ["shard": "\(configuration.name)", "lsn": "\(position.lsn)"])
-        }
         if role.isLeader, !core.role.isLeader {
             logger.warning(
                 "the shard takes no writes here until this node learns the newest topology",
@@ -118,7 +133,8 @@ public final class ShardReplica: Sendable {
         }
         try core.startLeading()
         writer = ShardWriter(core: core)
-        try log.lookUpFirstLsn()
+        // Whatever is written from here on is written to a database that is known to exist.
+        marks = try MarkKeeper(configuration, openedAt: position)
         if let joining {
             freshness.beginJoining { [writer] in
                 joining.end()
@@ -128,6 +144,15 @@ public final class ShardReplica: Sendable {
         freshness.knows(of: published.newestTerm, position: commits.committed)
         freshness.applied(commits.committed)
         writer.start()
+    }
+
+    /// Whether one of the others has all that is here, and more.
+    private static func isBehind(
+        _ others: [TermHistory], _ database: Database, shard: String
+    ) throws(KVError) -> Bool {
+        guard !others.isEmpty else { return false }
+        let own = try TermHistory(of: database, shard: shard)
+        return others.contains { $0.surplus(over: own) != nil && own.surplus(over: $0) == nil }
     }
 
     private static func position(in database: Database, shard: String) throws(KVError) -> LogPosition {
@@ -266,8 +291,9 @@ public final class ShardReplica: Sendable {
 
     /// Blocks: looks at files.
     public func status() throws(KVError) -> Status {
-        Status(
-            role: role, position: position, failure: failure, sizes: try database.sizes(), logFirstLsn: log.firstLsn)
+        let firstLsn = if let known = log.firstLsn { known } else { try log.lookUpFirstLsn() }
+        return Status(
+            role: role, position: position, failure: failure, sizes: try database.sizes(), logFirstLsn: firstLsn)
     }
 
     /// Ends the waits for followers, and calls the readers that wait for the log back with `.unavailable`, now and
@@ -290,9 +316,12 @@ public final class ShardReplica: Sendable {
         then last: @escaping @Sendable () throws(KVError) -> Value
     ) async throws(KVError) -> Value {
         inbox.close(KVError(.unavailable, "the shard \(configuration.name) is closed"))
-        return try await writer.finish { [log, database, snapshots] () throws(KVError) in
+        return try await writer.finish { [self] () throws(KVError) in
+            scrub.close()
             log.close()
             snapshots.close()
+            keepSyncedMark()
+            marks.close()
             try database.close()
             return try last()
         }

@@ -35,6 +35,8 @@ final class SnapshotSource: Sendable {
         var leases = SnapshotLeases()
         var manifests: [String: SnapshotManifest] = [:]
         var isClosed = false
+        /// The table that the last check found damaged.
+        var damaged: (name: String, error: KVError)?
     }
 
     private let configuration: ShardConfiguration
@@ -66,8 +68,8 @@ final class SnapshotSource: Sendable {
     /// Makes a checkpoint, or shares one of this term that the log still reaches back to.
     /// - Parameter leaderTerm: the term that is led now, whose first batch is in the log.
     ///
-    /// Throws `KVError`: `.overloaded` while another is being made, `.storageFull`, `.storageFailed`, `.unavailable`
-    /// once closed.
+    /// Throws `KVError`: `.overloaded` while another is being made, `.corrupted` for a damaged table, `.storageFull`,
+    /// `.storageFailed`, `.unavailable` once closed.
     func open(leaderTerm: UInt64, atLeast: UInt64 = 0) throws(KVError) -> SnapshotManifest {
         expire()
         // Looked up anew: RocksDB trims the log by itself too, and says nothing.
@@ -85,6 +87,7 @@ final class SnapshotSource: Sendable {
         if let shareable { return shareable }
         let id = SnapshotSource.newIdentifier()
         do throws(KVError) {
+            try refuseWhileDamaged()
             let manifest = try make(id, leaderTerm: leaderTerm)
             let position = try SnapshotChecks.history(of: manifest).end
             let isKept = state.withLock { state in
@@ -120,6 +123,10 @@ final class SnapshotSource: Sendable {
         try Files.makeDirectory(directory)
         try database.checkpoint(to: path)
         let names = try Files.names(in: path) ?? []
+        try LogRecovery.settle(checkpoint: path, shard: configuration.name)
+        // What is damaged here must never take the place of a follower's good data. The checksums below read it once more,
+        // most of it from memory.
+        for name in names where name.hasSuffix(".sst") { try check(name, in: path) }
         let history = try SnapshotSource.history(of: path, configuration, shared)
         try waitUntilCommitted(history.end)
         var files: [SnapshotManifest.File] = []
@@ -143,6 +150,29 @@ final class SnapshotSource: Sendable {
                 "milliseconds": "\(clock.monotonicMilliseconds() - began)",
             ])
         return manifest
+    }
+
+    // MARK: Checking
+
+    /// Verifies every block of a table of the checkpoint in `path`.
+    private func check(_ name: String, in path: String) throws(KVError) {
+        do throws(KVError) {
+            // A link to the database's own file, by whose name an operator knows it.
+            try TableCheck.verify(path: "\(path)/\(name)", knownAs: "\(database.path)/\(name)") { _ in
+                !database.isClosing
+            }
+        } catch {
+            if error.code == .corrupted { state.withLock { $0.damaged = (name, error) } }
+            throw error
+        }
+    }
+
+    /// Who asks again while the table that was found damaged is still in the database gets the same answer, and nothing
+    /// is read for it.
+    private func refuseWhileDamaged() throws(KVError) {
+        guard let damaged = state.withLock({ $0.damaged }) else { return }
+        guard Files.exists("\(database.path)/\(damaged.name)") else { return }
+        throw damaged.error
     }
 
     /// The history of a checkpoint, as opening it for good will find it.

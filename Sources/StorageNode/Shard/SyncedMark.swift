@@ -16,16 +16,22 @@ package struct SyncedMark: Sendable, Hashable {
     package var database: String
     /// The newest batch that is certainly on disk.
     package var position: LogPosition
+    /// The lsn up to which tables hold everything: where the log ended when the database was opened, at least.
+    package var tablesLsn: UInt64
     /// How the log is written.
     package var durability: Durability
     /// The machine's start during which the log was written.
     package var boot: String
-    /// The logs that were not in tables yet.
+    /// The logs that were there. Those that the manifest does not need any more may go.
     package var logs: [String]
 
-    package init(database: String, position: LogPosition, durability: Durability, boot: String, logs: [String]) {
+    package init(
+        database: String, position: LogPosition, tablesLsn: UInt64, durability: Durability, boot: String,
+        logs: [String]
+    ) {
         self.database = database
         self.position = position
+        self.tablesLsn = tablesLsn
         self.durability = durability
         self.boot = boot
         self.logs = logs
@@ -59,6 +65,7 @@ package struct SyncedMark: Sendable, Hashable {
             term = \(position.term)
             lsn = \(position.lsn)
             version = \(position.version.hexDigits)
+            tables_lsn = \(tablesLsn)
             durability = \(durability.rawValue)
             boot = \(boot)
             logs = \(logs.joined(separator: " "))
@@ -70,8 +77,8 @@ package struct SyncedMark: Sendable, Hashable {
     /// Nil for anything but a ``text``.
     package init?(text: String) {
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
-        guard lines.count == 10, lines[0] == SyncedMark.title, lines[9].isEmpty,
-            lines[8] == "crc32c = \(SyncedMark.checksum(lines[..<8].joined(separator: "\n") + "\n"))"
+        guard lines.count == 11, lines[0] == SyncedMark.title, lines[10].isEmpty,
+            lines[9] == "crc32c = \(SyncedMark.checksum(lines[..<9].joined(separator: "\n") + "\n"))"
         else { return nil }
         func value(_ index: Int, _ name: String) -> Substring? {
             lines[index].hasPrefix("\(name) = ") ? lines[index].dropFirst(name.utf8.count + 3) : nil
@@ -79,12 +86,14 @@ package struct SyncedMark: Sendable, Hashable {
         guard let database = value(1, "database"), let term = value(2, "term").flatMap({ UInt64($0) }),
             let lsn = value(3, "lsn").flatMap({ UInt64($0) }),
             let version = value(4, "version").flatMap({ Version(hexDigits: $0) }),
-            let durability = value(5, "durability").flatMap({ Durability(rawValue: String($0)) }),
-            let boot = value(6, "boot"), let logs = value(7, "logs")
+            let tablesLsn = value(5, "tables_lsn").flatMap({ UInt64($0) }),
+            let durability = value(6, "durability").flatMap({ Durability(rawValue: String($0)) }),
+            let boot = value(7, "boot"), let logs = value(8, "logs")
         else { return nil }
         self.init(
             database: String(database), position: LogPosition(term: term, lsn: lsn, version: version),
-            durability: durability, boot: String(boot), logs: logs.split(separator: " ").map(String.init))
+            tablesLsn: tablesLsn, durability: durability, boot: String(boot),
+            logs: logs.split(separator: " ").map(String.init))
     }
 
     private static func checksum(_ text: String) -> String {

@@ -335,6 +335,7 @@ struct WriterCore {
         unsyncedSinceMilliseconds = nil
         do throws(KVError) {
             try sink.syncWAL()
+            log.synced = position
         } catch {
             _ = stopWriting(error)
         }
@@ -344,7 +345,9 @@ struct WriterCore {
     mutating func syncForClose() throws(KVError) {
         unsyncedSinceMilliseconds = nil
         // A damaged one is to be replaced, and what it could not sync is read from its files.
-        if configuration.durability != .always, failure == nil, damage?.error == nil { try sink.syncWAL() }
+        guard configuration.durability != .always, failure == nil, damage?.error == nil else { return }
+        try sink.syncWAL()
+        log.synced = position
     }
 
     private mutating func trimLogIfDue(written bytes: Int) {

@@ -1,0 +1,205 @@
+import Core
+import LSM
+
+/// Makes a replica's write-ahead log whole before RocksDB replays it, or refuses to.
+///
+/// Every record of every log that will be replayed is read, and every batch in it must follow the one before. What may be
+/// missing is what was never acknowledged: with `always` the one record that was being written, with `interval` and `os`
+/// what had not been synced when the machine lost power. Anything else is damage: nothing is changed then.
+struct LogRecovery {
+    /// What was cut off.
+    struct Dropped: Sendable, Hashable {
+        /// The file and where it ends now.
+        var log: String
+        var soundBytes: UInt64
+        var bytes: UInt64
+        /// The newest batch before it, of those in the log.
+        var end: LogPosition?
+        /// Where the bytes are kept; nil for the rest of one write that never ended.
+        var keptIn: String?
+    }
+
+    struct Found: Sendable, Hashable {
+        /// The newest batch in the logs that will be replayed; nil if they hold none.
+        var end: LogPosition?
+        var dropped: Dropped?
+    }
+
+    /// The database's folder.
+    let database: String
+    let shard: String
+    /// Nil if nothing is known of this database.
+    let mark: SyncedMark?
+    /// How the log was written.
+    let durability: Durability
+    /// Whether the machine may have lost power since.
+    let hasRebooted: Bool
+    /// Whether damage is cut off as well.
+    let dropsDamage: Bool
+    /// Takes what is cut off.
+    let droppedDirectory: String
+
+    /// Files of what was cut off that are kept.
+    static let droppedFilesMax = 8
+
+    /// Blocks: reads all of it. Durable on return.
+    ///
+    /// Throws `KVError`: `.corrupted`, and then nothing has changed; `.storageFull`, `.storageFailed`.
+    func run() throws(KVError) -> Found {
+        let logs = try LogFile.live(in: database)
+        var end: LogPosition?
+        for (index, log) in logs.enumerated() {
+            let check = try verify(log, &end)
+            guard check.ending != .clean else { continue }
+            try require(mayDrop(check, before: logs[(index + 1)...], end), log, check, end)
+            let dropped = try cut(log, check, logs[(index + 1)...], end)
+            return Found(end: end, dropped: dropped)
+        }
+        try requireLogs(logs)
+        if let mark, let end, end.lsn < mark.position.lsn, !dropsDamage {
+            throw damaged("it ends at lsn \(end.lsn), and was on the disk up to lsn \(mark.position.lsn)")
+        }
+        return Found(end: end, dropped: nil)
+    }
+
+    /// Whether something is known to be on the disk that may or may not be in tables by now. If the logs do not hold it,
+    /// the tables must.
+    var needsTables: Bool { mark.map { $0.position.lsn > $0.tablesLsn } ?? false }
+
+    /// A database that is open must be where its mark says, at least.
+    ///
+    /// Throws `KVError(.corrupted)`.
+    func require(_ position: LogPosition) throws(KVError) {
+        guard let mark, position.lsn < mark.position.lsn, !dropsDamage else { return }
+        throw damaged("the database ends at lsn \(position.lsn), and was on the disk up to lsn \(mark.position.lsn)")
+    }
+
+    // MARK: Verifying
+
+    private func verify(_ log: LogFile, _ end: inout LogPosition?) throws(KVError) -> LogFileCheck {
+        var last = end
+        let check = try LogFileCheck.run(path: "\(database)/\(log.name)") { record throws(KVError) in
+            guard let parts = LogRecovery.parts(of: record) else { return false }
+            for part in parts {
+                if let last, part.lsn != last.lsn + 1 || part.term < last.term { return false }
+                last = part
+            }
+            return true
+        }
+        end = last
+        return check
+    }
+
+    /// The positions in a record; nil if it is no record of a shard's log.
+    private static func parts(of record: UnsafeRawBufferPointer) -> [LogPosition]? {
+        do throws(KVError) {
+            return try LogBatch.parts(of: record).map(\.position)
+        } catch {
+            return nil
+        }
+    }
+
+    private func mayDrop(_ check: LogFileCheck, before later: ArraySlice<LogFile>, _ end: LogPosition?) -> Bool {
+        if dropsDamage { return true }
+        if let mark, let end, end.lsn < mark.position.lsn { return false }
+        guard durability == .always else { return true }
+        guard later.allSatisfy({ $0.bytes == 0 }) else { return false }
+        return check.ending == .cutOff || (check.ending == .unwritten && hasRebooted)
+    }
+
+    private func require(
+        _ mayDrop: Bool, _ log: LogFile, _ check: LogFileCheck, _ end: LogPosition?
+    ) throws(KVError) {
+        guard !mayDrop else { return }
+        let last = end.map { ", where lsn \($0.lsn) ends" } ?? ""
+        throw damaged("\(log.name) cannot be read behind byte \(check.soundBytes)\(last)")
+    }
+
+    /// A log that was there must be there as long as it is needed.
+    private func requireLogs(_ logs: [LogFile]) throws(KVError) {
+        guard let mark, !dropsDamage, let oldest = try LogFile.oldestNeeded(in: database) else { return }
+        let names = Set(logs.map(\.name))
+        let missing = mark.logs.first { name in
+            (LogFile.number(ofName: name) ?? 0) >= oldest && !names.contains(name)
+        }
+        if let missing { throw damaged("\(missing) is missing") }
+    }
+
+    private func damaged(_ what: String) -> KVError {
+        KVError(
+            .corrupted,
+            "the write-ahead log of \(shard) is damaged, and acknowledged writes may be missing: \(what) (\(database)); have "
+                + "another replica lead with kv failover \(shard), and this one is rebuilt; if there is none, start the "
+                + "node with --drop-damaged-log \(shard)")
+    }
+
+    // MARK: Cutting off
+
+    private func cut(
+        _ log: LogFile, _ check: LogFileCheck, _ later: ArraySlice<LogFile>, _ end: LogPosition?
+    ) throws(KVError) -> Dropped {
+        let path = "\(database)/\(log.name)"
+        let bytes = check.fileBytes - check.soundBytes
+        // The rest of a write that was cut off is of no use to anybody.
+        let isKept = check.ending != .cutOff || later.contains { $0.bytes > 0 }
+        // The newest first: what is left at any moment is a log that ends too early, and is cut off anew.
+        for file in later.reversed() where file.bytes > 0 {
+            try Files.makeDirectory(droppedDirectory)
+            try Files.move("\(database)/\(file.name)", to: "\(droppedDirectory)/\(file.name)-0")
+        }
+        if isKept {
+            try Files.makeDirectory(droppedDirectory)
+            try Files.copy(
+                path, from: check.soundBytes, to: "\(droppedDirectory)/\(log.name)-\(check.soundBytes)")
+        }
+        try Files.truncate(path, to: check.soundBytes)
+        try Files.sync(database)
+        if isKept { try tidyDropped() }
+        return Dropped(
+            log: log.name, soundBytes: check.soundBytes, bytes: later.reduce(bytes) { $0 + $1.bytes }, end: end,
+            keptIn: isKept ? droppedDirectory : nil)
+    }
+
+    private func tidyDropped() throws(KVError) {
+        // By number and place, so by age.
+        let names = try Files.names(in: droppedDirectory) ?? []
+        for name in names.dropLast(LogRecovery.droppedFilesMax) { try Files.removeTree("\(droppedDirectory)/\(name)") }
+        try Files.sync(droppedDirectory)
+        try Files.sync(Files.parent(of: droppedDirectory))
+    }
+}
+
+extension LogRecovery {
+    /// Of a replica's own database, by what its ``SyncedMark`` says. Blocks.
+    ///
+    /// Throws `KVError`: `.corrupted` also if the replica had a database and has none; `.storageFailed`.
+    init(_ configuration: ShardConfiguration) throws(KVError) {
+        let database = configuration.directory + "/db"
+        let kept = try SyncedMark.load(from: configuration.directory)
+        if kept != .nothing, try LogFile.oldestNeeded(in: database) == nil {
+            throw KVError(
+                .corrupted,
+                "\(database) is gone, which held the data of \(configuration.name): put it back, or have another replica lead "
+                    + "with kv failover \(configuration.name), and this one is rebuilt; to begin with an empty replica, "
+                    + "remove \(configuration.directory)")
+        }
+        var mark: SyncedMark?
+        // A snapshot that has replaced the database brings no mark.
+        if case .mark(let found) = kept, found.database == (try SyncedMark.database(in: database)) { mark = found }
+        let boot = try SyncedMark.currentBoot()
+        self.init(
+            database: database, shard: configuration.name, mark: mark,
+            durability: mark?.durability ?? configuration.durability, hasRebooted: mark?.boot != boot || boot.isEmpty,
+            dropsDamage: configuration.dropsDamagedLog, droppedDirectory: configuration.directory + "/dropped")
+    }
+
+    /// Of a checkpoint, the newest log of which may have been copied while a record was being written. Blocks.
+    ///
+    /// Throws `KVError`: `.corrupted`, `.storageFailed`.
+    static func settle(checkpoint path: String, shard: String) throws(KVError) {
+        _ = try LogRecovery(
+            database: path, shard: shard, mark: nil, durability: .always, hasRebooted: false, dropsDamage: false,
+            droppedDirectory: path + "/dropped"
+        ).run()
+    }
+}
