@@ -14,8 +14,8 @@ import Wire
         init(_ limits: ReplicationLimits = ReplicationLimits()) { progress = FollowerProgress(limits: limits) }
 
         /// The actions as text: enough to compare.
-        mutating func callAsFunction(_ event: FollowerProgress.Event) -> [String] {
-            progress.handle(event, now: .zero, random: &random).map { action in
+        mutating func callAsFunction(_ event: FollowerProgress.Event, at now: Duration = .zero) -> [String] {
+            progress.handle(event, now: now, random: &random).map { action in
                 switch action {
                 case .probe: "probe"
                 case .read(let position, let isDoubtful): "\(isDoubtful ? "doubtful " : "")read after \(position.lsn)"
@@ -27,6 +27,8 @@ import Wire
                 case .notice(.needsSnapshot): "needs snapshot"
                 case .notice(.canBeFedAgain): "can be fed again"
                 case .notice(.snapshotFailed): "snapshot failed"
+                case .notice(.damaged(let text)): "damaged: \(text)"
+                case .notice(.whole): "whole"
                 case .snapshot(let action): SnapshotTransferTests.text(action)
                 }
             }
@@ -197,6 +199,50 @@ import Wire
         #expect(machine(.read(after: position(5), .cannotContinue("truncated"))) == ["wait"])
         #expect(machine(.snapshot(.released)) == [])
         #expect(machine(.timerFired) == ["probe"])
+    }
+
+    /// A leader that has another history than a damaged follower has its surplus saved.
+    @Test(arguments: [false, true]) func aDamagedFollowerIsComparedAndRebuilt(isDiverged: Bool) {
+        var machine = Machine()
+        _ = machine(.start)
+        #expect(
+            machine(.probed(.position(position(5), .follower, damaged: "a block"))) == [
+                "damaged: a block", "doubtful read after 5",
+            ])
+        #expect(machine.progress.wanted == nil && !machine.progress.isFed)
+        let outcome: ReadOutcome = isDiverged ? .cannotContinue("other", isDiverged: true) : .nothingNew(clock(5))
+        #expect(machine(.read(after: position(5), outcome)) == ["await turn"])
+        #expect(machine.progress.state == .snapshot && machine.progress.lastError == "it is damaged: a block")
+        _ = machine(.snapshot(.turn(nil)))
+        _ = machine(.snapshot(.opened(.opened(SnapshotTransferTests.manifest(files: [:])))))
+        let install = machine(.snapshot(.offered(.receipt(SnapshotReceipt(id: "s1", files: [])))))
+        #expect(install.contains { $0.hasPrefix("install") && $0.contains("another history") == isDiverged }, "\(install)")
+        #expect(machine(.snapshot(.installed(.installed(position(30))))).last == "probe")
+        #expect(machine(.probed(.position(position(30), .follower))) == ["whole"])
+        _ = machine(.atTail)
+        #expect(machine.progress.lastError == nil && machine.progress.state == .replicate)
+    }
+
+    /// A leader that is damaged as well: the follower is fed, and asked for no more than the pauses allow.
+    @Test func aDamagedFollowerOfADamagedLeaderIsFed() throws {
+        var machine = Machine()
+        _ = machine(.start)
+        _ = machine(.probed(.position(position(5), .follower, damaged: "a block")))
+        _ = machine(.read(after: position(5), .nothingNew(clock(5))))
+        _ = machine(.snapshot(.turn(nil)))
+        #expect(machine(.snapshot(.opened(.damaged("its own")))) == ["snapshot failed", "probe"])
+        #expect(machine(.probed(.position(position(5), .follower, damaged: "a block"))) == [])
+        #expect(machine.progress.state == .replicate && machine.progress.wanted?.isPushable == true)
+        let text = machine.progress.lastError ?? ""
+        #expect(text.contains("a block") && text.contains("its own"), "\(text)")
+        #expect(machine(.offered(try segment(6...7), clock(7))) == ["push 6...7"])
+        #expect(machine(.pushed(.accepted(position(7), damaged: "a block"))) == [])
+        #expect(machine.progress.confirmed?.position == position(7))
+        // After the pause, without having been said again.
+        #expect(machine(.beat(clock(7)), at: .seconds(60)) == ["doubtful read after 7"])
+        _ = machine(.read(after: position(7), .nothingNew(clock(7))), at: .seconds(60))
+        _ = machine(.snapshot(.turn(nil)), at: .seconds(60))
+        #expect(machine(.snapshot(.opened(.damaged("its own"))), at: .seconds(60)) == ["probe"])
     }
 
     @Test func aLeaderThatCannotBeReadIsNotTheFollowersFault() {

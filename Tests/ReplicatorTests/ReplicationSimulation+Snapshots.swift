@@ -62,10 +62,10 @@ extension ReplicationSimulation {
         case .waitToRetry(let duration): wait(duration, who, event(.retryTimerFired))
         case .waitToTouch(let duration): wait(duration, who, event(.touchTimerFired))
         case .probe: probe(index, who) { event(.probed($0)) }
-        case .open:
+        case .open(let lsn):
             exchange(
                 timeout: limits.snapshotWorkTimeout, failed: .failed("timed out"), who,
-                { self.openSnapshot($0) }, { event(.opened($0)) })
+                { self.openSnapshot(atLeast: lsn, $0) }, { event(.opened($0)) })
         case .fetch(let range):
             exchange(
                 timeout: limits.pushTimeout, failed: .failed("timed out"), who, { $0(self.part(range)) },
@@ -100,11 +100,14 @@ extension ReplicationSimulation {
 
     // MARK: the leader
 
-    private func openSnapshot(_ reply: @escaping (SnapshotOpening) -> Void) {
+    private func openSnapshot(atLeast lsn: UInt64, _ reply: @escaping (SnapshotOpening) -> Void) {
         guard leader.isUp else { return reply(.failed("refused")) }
+        openCount += 1
+        guard !leader.isDamaged else { return reply(.damaged("a block of the leader")) }
         leader.checkpoints.expire(now: now)
         if let index = leader.checkpoints.all.lastIndex(where: {
             leader.firstRetained <= UInt64($0.history.count) + 1
+                && $0.history.count >= min(lsn, leader.last.lsn)
         }) {
             leader.checkpoints.all[index].users += 1
             leader.checkpoints.all[index].lastUsed = now
@@ -233,6 +236,8 @@ extension ReplicationSimulation {
             let expected = SimulatedCheckpoints.bytes(manifest.id, file.name, 0..<file.bytes)
             if follower.reception.files[file.name] ?? [] != expected { follower.reception.wrongInstalls += 1 }
         }
+        follower.damage = nil
+        follower.isStopped = false
         follower.applied = leader.checkpoints.histories[manifest.id] ?? []
         follower.appliedEver.formUnion(follower.applied)
         follower.reception.manifest = nil

@@ -48,6 +48,8 @@ final class ReplicationSimulation {
         var readCount = 0
         var checkpoints = SimulatedCheckpoints()
         var restarts = 0
+        /// Gives no snapshots.
+        var isDamaged = false
 
         var last: LogPosition { frames.last?.position ?? .start }
     }
@@ -64,6 +66,10 @@ final class ReplicationSimulation {
         var appliedEver: Set<LogPosition> = []
         var reception = SimulatedReception()
         var restarts = 0
+        /// Has to be rebuilt; on its disk, so that a restart does not mend it.
+        var damage: String?
+        /// Takes no batches any more, until it is rebuilt.
+        var isStopped = false
 
         var position: LogPosition { applied.last ?? .start }
     }
@@ -88,6 +94,8 @@ final class ReplicationSimulation {
     /// Acks of positions that the follower never had.
     private(set) var unfoundedAcks = 0
     private(set) var notices: [String] = []
+    /// How often the leader was asked for a snapshot.
+    var openCount = 0
     var random: TestRandom
     private var queue: [(time: Duration, order: Int, run: () -> Void)] = []
     private var order = 0
@@ -180,7 +188,9 @@ final class ReplicationSimulation {
         follower.reception.restart()
     }
 
-    var isConverged: Bool { followers.allSatisfy { $0.applied == leader.frames.map(\.position) } }
+    var isConverged: Bool {
+        followers.allSatisfy { $0.damage == nil && $0.applied == leader.frames.map(\.position) }
+    }
 
     /// Whether the leader knows that every follower has everything.
     var isAcknowledged: Bool { replication.shard.followers.allSatisfy { leader.acks[$0] == leader.last } }
@@ -247,7 +257,7 @@ final class ReplicationSimulation {
         let follower = followers[index]
         ask(
             isUp: { follower.isUp && !follower.isSilent && !follower.reception.isInstalling },
-            { .position(follower.position, .follower) }, who, event)
+            { .position(follower.position, .follower, damaged: follower.damage) }, who, event)
     }
 
     // MARK: the network
@@ -318,6 +328,10 @@ final class ReplicationSimulation {
             { reply in
                 guard follower.isUp else { return reply(.failed("refused")) }
                 guard !follower.isSilent, !follower.reception.isInstalling else { return }
+                guard !follower.isStopped else {
+                    follower.pushCount += 1
+                    return reply(.failed("a block is damaged"))
+                }
                 reply(self.apply(push, to: follower))
             }, { .follower(index, .pushed($0)) })
     }
@@ -378,7 +392,7 @@ final class ReplicationSimulation {
         guard let segment = push.segment else {
             follower.heartbeatCount += 1
             follower.appliedEver.insert(follower.position)
-            return .accepted(follower.position)
+            return .accepted(follower.position, damaged: follower.damage)
         }
         follower.pushCount += 1
         var bytes = segment.bytes
@@ -386,13 +400,13 @@ final class ReplicationSimulation {
         while let frame = try? LogFrame.decode(from: &bytes) {
             if frame.position.lsn > follower.position.lsn { fresh.append(frame.position) }
         }
-        guard let first = fresh.first else { return .accepted(follower.position) }
+        guard let first = fresh.first else { return .accepted(follower.position, damaged: follower.damage) }
         guard first.lsn == follower.position.lsn + 1 else {
             follower.gapCount += 1
             return .rejected(follower.position)
         }
         follower.applied += fresh
         follower.appliedEver.formUnion(fresh)
-        return .accepted(follower.position)
+        return .accepted(follower.position, damaged: follower.damage)
     }
 }

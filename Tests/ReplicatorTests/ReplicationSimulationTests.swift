@@ -25,7 +25,7 @@ import Wire
     /// Loads, kills and revives at random for a virtual second.
     static func disturb(
         _ simulation: ReplicationSimulation, restarts: Bool, rollbacks: Bool, truncates: Bool = false,
-        until end: Duration = .seconds(1)
+        damages: Bool = false, until end: Duration = .seconds(1)
     ) {
         func later(_ meanMilliseconds: UInt64, _ run: @escaping () -> Void) {
             let wait = Duration.microseconds(Int64(simulation.random.next() % (2_000 * meanMilliseconds)))
@@ -47,6 +47,14 @@ import Wire
             later(200, truncate)
         }
         if truncates { later(200, truncate) }
+        func damage() {
+            simulation.leader.isDamaged = simulation.chance(30)
+            let follower = simulation.followers[Int(simulation.random.next() % UInt64(simulation.followers.count))]
+            follower.damage = "a block"
+            follower.isStopped = simulation.chance(40)
+            later(300, damage)
+        }
+        if damages { later(300, damage) }
         guard restarts else { return }
         func killReplicator() {
             simulation.restartReplicator(Int(simulation.random.next() % UInt64(simulation.replications.count)))

@@ -39,6 +39,7 @@ import Wire
         switch step {
         case .removePrevious: state.hasPrevious = false
         case .moveDatabaseAside: (state.hasDatabase, state.hasPrevious, state.isDatabaseMarked) = (false, true, false)
+        case .keepDatabase: (state.hasDatabase, state.isDatabaseMarked) = (false, false)
         case .moveStagingIn:
             (state.hasDatabase, state.isStagingComplete, state.isDatabaseMarked) = (true, false, true)
             state.hasLooseManifest = true

@@ -22,11 +22,16 @@ final class Disturber {
         if trouble.handovers { often(600) { self.handOver() } }
         if trouble.failovers { often(800) { self.failOver(force: self.world.chance(60)) } }
         if trouble.membership { often(700) { self.changeMembers() } }
+        if trouble.damage { often(700) { self.any(self.world.nodes).isDamaged = true } }
         if trouble.truncation { often(400) { self.truncate() } }
         if trouble.replicatorCrashes { often(500) { self.crashReplicator() } }
     }
 
-    func end() { isActive = false }
+    func end() {
+        isActive = false
+        // Where all are damaged nobody can be rebuilt.
+        for node in world.nodes { node.isDamaged = false }
+    }
 
     private func often(_ meanMilliseconds: UInt64, _ run: @escaping () -> Void) {
         world.after(Instant(world.below(2_000 * meanMilliseconds))) {

@@ -27,16 +27,17 @@ extension SimulatedNode.Process {
 
     // MARK: Giving
 
-    func openSnapshot(_ reply: (SnapshotAnswer<SnapshotManifest>) -> Void) {
+    func openSnapshot(atLeast lsn: UInt64, _ reply: (SnapshotAnswer<SnapshotManifest>) -> Void) {
         answer(reply) { replica throws(KVError) in
             guard case .leader(let term) = replica.role else { throw KVError(.notLeader, "this node follows") }
+            guard !self.node.isDamaged else { throw KVError(.corrupted, "a block is damaged") }
             let disk = self.node.disk
             let now = self.node.clock.monotonic
             _ = replica.leases.expire(now: now)
             if self.world.sabotage != .giveOldSnapshots { replica.leases.retire(before: term) }
             let first = disk.read { $0.firstRetained <= $0.last.lsn ? $0.firstRetained : nil }
             if case .share(let id) = try replica.leases.open(
-                logFirstLsn: first, committed: replica.commits.committed, now: now),
+                logFirstLsn: first, atLeast: lsn, committed: replica.commits.committed, now: now),
                 let manifest = self.world.checkpoints[id]?.manifest
             {
                 return manifest
@@ -167,6 +168,7 @@ extension SimulatedNode.Process {
             state.firstRetained = UInt64(checkpoint.entries.count) + 1
             state.staging = nil
         }
+        node.isDamaged = false
         world.ledger.rebuilt(node, fromTerm: checkpoint.manifest.leaderTerm)
         self.replica = nil
         guard !node.disk.read({ $0.isDead }) else { return node.crash("died installing a snapshot") }

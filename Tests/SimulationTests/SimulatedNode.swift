@@ -17,6 +17,8 @@ final class SimulatedNode {
     let disk = SimulatedDisk()
     let clock = SimulatedClock()
     private(set) var process: Process?
+    /// A file of its replica is, until that is rebuilt.
+    var isDamaged = false
     private var isStopped = false
     private var deferred: [() -> Void] = []
 
@@ -131,8 +133,10 @@ final class SimulatedNode {
 extension SimulatedNode.Process {
     func position(_ reply: (PositionOutcome) -> Void) {
         guard let replica else { return reply(.failed("no replica")) }
-        reply(.position(replica.commits.committed, replica.role.isLeader ? .leader : .follower))
+        reply(.position(replica.commits.committed, replica.role.isLeader ? .leader : .follower, damaged: damage))
     }
+
+    private var damage: String? { node.isDamaged ? "a block" : nil }
 
     func readLog(after position: LogPosition, wait: Instant, bytesMax: Int, _ reply: @escaping (ReadOutcome) -> Void) {
         guard let replica, replica.role.isLeader else { return reply(.failed("not the leader")) }
@@ -179,7 +183,7 @@ extension SimulatedNode.Process {
                 self.hear(push, at: position)
             }
             switch outcome.failure?.code {
-            case nil: reply(.accepted(position))
+            case nil: reply(.accepted(position, damaged: self.damage))
             case .logMismatch: reply(.rejected(position))
             default: reply(.failed("\(outcome.failure.map { "\($0)" } ?? "")"))
             }

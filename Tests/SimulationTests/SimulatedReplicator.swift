@@ -207,9 +207,9 @@ extension SimulatedReplicator.Run {
         case .awaitTurn: wait(.zero, event(.turn(nil)))
         case .waitToRetry(let duration): wait(duration, event(.retryTimerFired))
         case .waitToTouch(let duration): wait(duration, event(.touchTimerFired))
-        case .open:
+        case .open(let lsn):
             ask(leader, limits.snapshotWorkTimeout, failed: .lost, { event(.opened(Self.opening($0))) }) {
-                $0.openSnapshot($1)
+                $0.openSnapshot(atLeast: lsn, $1)
             }
         case .offer(let manifest):
             ask(follower, limits.pushTimeout, failed: .lost, { event(.offered(Self.offering($0))) }) {
@@ -251,6 +251,7 @@ extension SimulatedReplicator.Run {
     private static func opening(_ answer: Answer<SnapshotManifest>) -> SnapshotOpening {
         switch answer {
         case .value(let manifest): .opened(manifest)
+        case .refused(let error) where error.code == .corrupted: .damaged("\(error)")
         case .refused(let error): .failed("\(error)")
         case .lost: .failed("no answer")
         }

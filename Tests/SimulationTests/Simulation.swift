@@ -43,6 +43,7 @@ final class Simulation {
         var failovers = false
         var membership = false
         var truncation = false
+        var damage = false
         var replicatorCrashes = false
         var replicators = 1
         var replicas = 3
@@ -60,6 +61,7 @@ final class Simulation {
             replicatorCrashes = chance(30)
             replicators = chance(40) ? 2 : 1
             replicas = 2 + Int(random.next() % 3)
+            damage = chance(30)
         }
     }
 

@@ -40,6 +40,10 @@ struct ClusterStatus: Encodable, Sendable {
         var bytes: UInt64?
         /// While it is rebuilt.
         var snapshot: SnapshotProgress?
+        /// What is damaged in it.
+        var damage: String?
+        /// A damaged database that was kept.
+        var setAside: String?
         /// Writes it had and the shard's history has not.
         var diverged: [DivergedWrites] = []
     }
@@ -112,11 +116,15 @@ struct ClusterStatus: Encodable, Sendable {
         replica.lagMilliseconds = role == .follower ? status.lagMilliseconds : nil
         replica.snapshot = status.snapshot
         replica.diverged = status.diverged ?? []
+        replica.damage = status.damage
+        replica.setAside = status.setAside
         if role == .follower, let leader, leader.term == status.term {
             replica.lagBatches = leader.lsn - min(leader.lsn, status.lsn)
             if status.lsn > leader.lsn { replica.aheadBatches = status.lsn - leader.lsn }
         }
-        if let failure = status.failure {
+        if let damage = status.damage {
+            replica.state = "damaged: " + (status.snapshot.map(Self.rebuilding) ?? damage)
+        } else if let failure = status.failure {
             replica.state = status.state == .failed ? "refuses writes: \(failure)" : "fails: \(failure)"
         } else if let snapshot = status.snapshot {
             replica.state = Self.rebuilding(snapshot)

@@ -89,6 +89,11 @@ enum StatusTable {
                 )
             }
             for replica in shard.replicas {
+                if let folder = replica.setAside {
+                    notes.append(
+                        "\(shard.name) at \(replica.address) was damaged, and its database is kept as it may hold writes that "
+                            + "are nowhere else: look at \(folder) and remove it")
+                }
                 notes += replica.diverged.map { note($0, of: shard.name, at: replica.address) }
             }
         }

@@ -63,6 +63,7 @@ enum Answers {
         case Problem.Kind.upstreamTimeout.name, Problem.Kind.requestTimeout.name: .timedOut
         case Problem.Kind.storageFull.name: .storageFull
         case Problem.Kind.storageFailed.name: .storageFailed
+        case Problem.Kind.corrupted.name: .corrupted
         case Problem.Kind.notLeader.name: .notLeader
         case Problem.Kind.versionUnknown.name: .versionUnknown
         case Problem.Kind.ackTimeout.name: .ackTimeout

@@ -100,7 +100,7 @@ struct RequestProgress {
     private static func leavesDoubt(_ status: Int, _ problem: String?) -> Bool {
         switch problem {
         case Problem.Kind.ackTimeout.name, Problem.Kind.storageFailed.name, Problem.Kind.storageFull.name,
-            Problem.Kind.unsupported.name:
+            Problem.Kind.corrupted.name, Problem.Kind.unsupported.name:
             false
         default: status >= 500
         }

@@ -10,12 +10,15 @@ extension CurlTransport {
 
     func snapshotTurn() async -> Turn? { try? await snapshotTurns.pass() }
 
-    func openSnapshot(of leader: NodeAddress, shard: String) async -> SnapshotOpening {
+    func openSnapshot(of leader: NodeAddress, shard: String, atLeast lsn: UInt64) async -> SnapshotOpening {
         do {
             let response = try await request(
-                .post, leader, APIPath.snapshots(shard: shard), answerBytesMax: CurlTransport.manifestBytesMax,
+                .post, leader, "\(APIPath.snapshots(shard: shard))?lsn=\(lsn)", answerBytesMax: CurlTransport.manifestBytesMax,
                 timeout: limits.snapshotWorkTimeout)
-            guard response.status == 200 else { return .failed(failure(response)) }
+            guard response.status == 200 else {
+                let isDamaged = ProblemReading(response.body).type == Problem.Kind.corrupted.name
+                return isDamaged ? .damaged(failure(response)) : .failed(failure(response))
+            }
             return .opened(try DocumentCoding.decode(SnapshotManifest.self, from: response.body.readableBytesView))
         } catch {
             return .failed(failure(error))
@@ -114,7 +117,7 @@ extension CurlTransport {
             case Problem.Kind.snapshotBusy.name: return .busy(text)
             case Problem.Kind.snapshotMismatch.name: return .incomplete(text)
             case Problem.Kind.staleTerm.name: return .useless(text)
-            case Problem.Kind.storageFailed.name: return .broken(text)
+            case Problem.Kind.storageFailed.name, Problem.Kind.corrupted.name: return .broken(text)
             default: return .failed(text)
             }
         } catch {

@@ -44,7 +44,7 @@ final class CurlTransport: ReplicationTransport {
                 timeout: limits.answerTimeout)
             guard response.status == 200 else { return .failed(CurlTransport.explain(response)) }
             let document = try DocumentCoding.decode(PositionDocument.self, from: response.body.readableBytesView)
-            return .position(try document.position, document.role)
+            return .position(try document.position, document.role, damaged: document.damaged)
         } catch {
             return .failed("\(error)")
         }
@@ -126,7 +126,7 @@ final class CurlTransport: ReplicationTransport {
                 connectTimeout: limits.connectTimeout))
         if response.status == 200 {
             let document = try DocumentCoding.decode(PositionDocument.self, from: response.body.readableBytesView)
-            return .accepted(try document.position)
+            return .accepted(try document.position, damaged: document.damaged)
         }
         let problem = ProblemReading(response.body)
         if response.status == 409, problem.type == Problem.Kind.logMismatch.name, let position = problem.position {

@@ -8,7 +8,8 @@ import Wire
 /// Invariants: at most one probe, one read of its own, one push and one timer are outstanding, and none of them while
 /// it is rebuilt from a snapshot, which is a machine of its own; at most two segments are held, the one being pushed
 /// and the one read ahead; what is pushed continues ``acked``.
-/// The follower's own word about its position is final: after every doubt it is asked again.
+/// The follower's own word about its position is final: after every doubt it is asked again. One that says that it is
+/// damaged is rebuilt; while its leader cannot give a snapshot it is fed as others are, as far as it takes that.
 struct FollowerProgress {
     enum State: Sendable, Equatable {
         case probe
@@ -55,6 +56,9 @@ struct FollowerProgress {
         case needsSnapshot(String)
         case snapshotFailed(String)
         case canBeFedAgain
+        /// It is damaged and has to be rebuilt; said once until it is whole.
+        case damaged(String)
+        case whole
     }
 
     struct Confirmation: Equatable {
@@ -93,6 +97,16 @@ struct FollowerProgress {
     private var snapshotBackoff: Backoff
     /// That the log cannot feed it has been said.
     private var isUnfed = false
+    /// What is damaged in it, as it said last.
+    private var damage: String?
+    private var isDamageNoticed = false
+    /// A damaged follower is not rebuilt before this.
+    private var nextRebuild = Duration.zero
+    /// The read on its way shall tell whether the leader has the follower's last batch.
+    private var isComparing = false
+    /// Why it could not be rebuilt the last time.
+    private var rebuildFailure: String?
+    private var now = Duration.zero
 
     init(limits: ReplicationLimits) {
         self.limits = limits
@@ -111,10 +125,14 @@ struct FollowerProgress {
     }
 
     /// Whether the window should be kept going for it.
-    var isFed: Bool { state == .replicate && !needsProbe && !isWaiting }
+    var isFed: Bool { state == .replicate && !needsProbe && !isWaiting && !isRebuildDue }
+
+    private var isRebuildDue: Bool { damage != nil && now >= nextRebuild }
 
     var wanted: Wanted? {
-        guard state != .snapshot, !needsProbe, !isWaiting, readAhead == nil else { return nil }
+        guard state != .snapshot, !needsProbe, !isWaiting, !isRebuildDue, !isComparing, readAhead == nil else {
+            return nil
+        }
         let hasRoom = pushing.map { $0.byteCount + limits.batchBytesMax <= limits.inFlightBytesMax } ?? true
         return Wanted(
             after: pushedTo, isPushable: pushing == nil, isReadable: !isReading && hasRoom)
@@ -124,6 +142,13 @@ struct FollowerProgress {
     private var pushedTo: LogPosition { pushing?.segment?.last ?? acked }
 
     mutating func handle(_ event: Event, now: Duration, random: inout SplitMix64) -> [Action] {
+        self.now = now
+        let actions = act(on: event, now: now, random: &random)
+        // Whatever it was, it may be time for that by now.
+        return isRebuildDue ? actions + proceed() : actions
+    }
+
+    private mutating func act(on event: Event, now: Duration, random: inout SplitMix64) -> [Action] {
         switch event {
         case .start: return proceed()
         case .timerFired:
@@ -141,7 +166,8 @@ struct FollowerProgress {
             return [.read(after: pushedTo, isDoubtful: isLost)]
         case .read(let position, let outcome):
             isReading = false
-            return read(after: position, outcome, now, &random)
+            return isComparing
+                ? compared(after: position, outcome, &random) : read(after: position, outcome, now, &random)
         case .pause: return wait(limits.backoffMin)
         case .pushed(let outcome): return pushed(outcome, &random)
         case .beat(let clock):
@@ -154,13 +180,14 @@ struct FollowerProgress {
     private mutating func probed(_ outcome: PositionOutcome, _ random: inout SplitMix64) -> [Action] {
         isProbing = false
         switch outcome {
-        case .position(let position, .follower):
+        case .position(let position, .follower, let damaged):
             needsProbe = false
             acked = position
             readAhead = nil
             if case .probe = state { state = .replicate }
-            return proceed()
-        case .position(_, .leader):
+            let notice = note(damaged)
+            return notice + proceed()
+        case .position(_, .leader, _):
             return failed("it says that it leads the shard: the topology is not the same everywhere", &random)
         case .failed(let text):
             return failed(text, &random)
@@ -193,7 +220,7 @@ struct FollowerProgress {
         guard let sent = pushing else { preconditionFailure("only what was pushed is answered") }
         pushing = nil
         switch outcome {
-        case .accepted(let position) where position > acked || sent.segment == nil:
+        case .accepted(let position, let damaged) where position > acked || sent.segment == nil:
             // After a heartbeat any position holds, also of one that came back with less.
             confirmed = Confirmation(leaderTerm: sent.term, position: position)
             // Another replicator may have brought it further.
@@ -201,9 +228,10 @@ struct FollowerProgress {
             acked = position
             rejections = 0
             backoff.reset()
-            lastError = nil
-            return back() + proceed()
-        case .accepted(let position):
+            let notice = note(damaged)
+            clearError()
+            return notice + back() + proceed()
+        case .accepted(let position, _):
             return failed("it took batches after \(acked) and is still at \(position)", &random)
         case .rejected(let position):
             rejections += 1
@@ -215,7 +243,8 @@ struct FollowerProgress {
             lastError = text
             return proceed()
         case .failed(let text):
-            return failed(text, &random)
+            // A damaged one need not take what it is sent: then the next thing to try is to rebuild it.
+            return failed(text, &random, notBefore: damage == nil ? .zero : nextRebuild)
         case .postponed:
             // Held by nobody meanwhile. Asked first, so that what is read next is not read for a node that has stopped.
             needsProbe = true
@@ -231,6 +260,13 @@ struct FollowerProgress {
             guard !isProbing, pushing == nil else { return [] }
             isProbing = true
             return [.probe]
+        }
+        if isRebuildDue {
+            guard pushing == nil, !isReading else { return [] }
+            readAhead = nil
+            isReading = true
+            isComparing = true
+            return [.read(after: acked, isDoubtful: true)]
         }
         guard pushing == nil, let (segment, clock) = readAhead else { return [] }
         readAhead = nil
@@ -250,9 +286,9 @@ struct FollowerProgress {
         state = .replicate
         guard wasUnfed || (pushing == nil && readAhead == nil) else { return [] }
         // Nothing is left to try that could fail, so it is well.
-        lastError = nil
+        clearError()
         backoff.reset()
-        snapshotBackoff.reset()
+        if damage == nil { snapshotBackoff.reset() }
         return (wasUnfed ? [.notice(.canBeFedAgain)] : []) + back()
     }
 
@@ -266,7 +302,9 @@ struct FollowerProgress {
     }
 
     /// The follower did not do what it should: ask it again for its position, later.
-    private mutating func failed(_ text: String, _ random: inout SplitMix64) -> [Action] {
+    private mutating func failed(
+        _ text: String, _ random: inout SplitMix64, notBefore earliest: Duration = .zero
+    ) -> [Action] {
         needsProbe = true
         readAhead = nil
         confirmed = nil
@@ -278,13 +316,50 @@ struct FollowerProgress {
             isLost = true
             actions.append(.notice(.followerLost(text)))
         }
-        return actions + wait(backoff.wait(using: &random))
+        return actions + wait(max(backoff.wait(using: &random), earliest - now))
     }
 
     private mutating func wait(_ duration: Duration) -> [Action] {
         guard !isWaiting else { return [] }
         isWaiting = true
         return [.wait(duration)]
+    }
+
+    // MARK: damage
+
+    private mutating func note(_ damaged: String?) -> [Action] {
+        damage = damaged
+        guard let damaged else {
+            guard isDamageNoticed else { return [] }
+            isDamageNoticed = false
+            rebuildFailure = nil
+            nextRebuild = .zero
+            return [.notice(.whole)]
+        }
+        guard !isDamageNoticed else { return [] }
+        isDamageNoticed = true
+        return [.notice(.damaged(damaged))]
+    }
+
+    /// As long as it is damaged, that is what is wrong with it.
+    private mutating func clearError() {
+        lastError = damage.map { "it is damaged: \($0)" + (rebuildFailure.map { "; not rebuilt yet: \($0)" } ?? "") }
+    }
+
+    /// The leader has said whether it has what a damaged follower has.
+    private mutating func compared(
+        after position: LogPosition, _ outcome: ReadOutcome, _ random: inout SplitMix64
+    ) -> [Action] {
+        isComparing = false
+        guard let damage, !needsProbe, position == acked else { return proceed() }
+        switch outcome {
+        case .segment, .nothingNew: return rebuild(because: "it is damaged: \(damage)", isDiverged: false, now)
+        case .cannotContinue(_, let isDiverged):
+            return rebuild(because: "it is damaged: \(damage)", isDiverged: isDiverged, now)
+        case .failed(let text):
+            lastError = "it is damaged, and reading from the leader: \(text)"
+            return wait(backoff.wait(using: &random))
+        }
     }
 
     // MARK: snapshots
@@ -296,8 +371,8 @@ struct FollowerProgress {
         // The last one's end is still on its way to the nodes.
         guard transfer.canBegin else { return wait(limits.backoffMin) }
         state = .snapshot
-        let notice: [Action] = isUnfed ? [] : [.notice(.needsSnapshot(reason))]
-        isUnfed = true
+        let notice: [Action] = isUnfed || damage != nil ? [] : [.notice(.needsSnapshot(reason))]
+        if damage == nil { isUnfed = true }
         return notice + transfer.begin(at: acked, isDiverged: isDiverged, now: now).map { .snapshot($0) }
     }
 
@@ -312,7 +387,15 @@ struct FollowerProgress {
         case .installed(let position), .moved(let position):
             acked = position
             state = .probe
+            if damage != nil { nextRebuild = now + snapshotBackoff.wait(using: &random) }
             return actions + proceed()
+        case .failed(let text) where damage != nil:
+            state = .probe
+            nextRebuild = now + snapshotBackoff.wait(using: &random)
+            let notice: [Action] = rebuildFailure == text ? [] : [.notice(.snapshotFailed(text))]
+            rebuildFailure = text
+            clearError()
+            return actions + notice + proceed()
         case .failed(let text):
             lastError = text
             state = .needsSnapshot(text)

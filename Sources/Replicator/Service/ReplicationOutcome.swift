@@ -39,7 +39,8 @@ struct LogPush: Sendable {
 
 /// What came of asking a node for its position.
 enum PositionOutcome: Sendable {
-    case position(LogPosition, PositionDocument.Role)
+    /// Damaged: what is, in a replica that is to be rebuilt.
+    case position(LogPosition, PositionDocument.Role, damaged: String? = nil)
     case failed(String)
 }
 
@@ -56,7 +57,7 @@ enum ReadOutcome: Sendable {
 /// What came of sending batches, or a heartbeat, to a follower.
 enum PushOutcome: Sendable {
     /// Stored; the position is the follower's now.
-    case accepted(LogPosition)
+    case accepted(LogPosition, damaged: String? = nil)
     /// They do not continue what it has; the position says what would.
     case rejected(LogPosition)
     case failed(String)

@@ -32,7 +32,7 @@ protocol ReplicationTransport: Sendable {
     /// was cancelled.
     func snapshotTurn() async -> Turn?
 
-    func openSnapshot(of leader: NodeAddress, shard: String) async -> SnapshotOpening
+    func openSnapshot(of leader: NodeAddress, shard: String, atLeast lsn: UInt64) async -> SnapshotOpening
 
     /// Begins, or goes on with what is there.
     func offer(_ manifest: SnapshotManifest, to follower: NodeAddress, shard: String) async -> SnapshotOffering

@@ -59,10 +59,10 @@ struct ShardFeed {
         case .position(let outcome):
             isAsking = false
             switch outcome {
-            case .position(let position, .leader):
+            case .position(let position, .leader, _):
                 leaderLSN = position.lsn
                 return (nil, answered(now))
-            case .position(_, .follower):
+            case .position(_, .follower, _):
                 return failed("it says that it follows: the topology is not the same everywhere", &random)
             case .failed(let text):
                 return failed(text, &random)

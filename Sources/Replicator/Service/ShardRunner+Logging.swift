@@ -30,6 +30,12 @@ extension ShardRunner {
             logger.warning(
                 "the snapshot did not help the follower; taking another one soon",
                 metadata: ["node": "\(follower)", "error": "\(text)"])
+        case .damaged(let damage):
+            logger.warning(
+                "the follower is damaged; it is rebuilt from a snapshot",
+                metadata: ["node": "\(follower)", "damage": "\(damage)"])
+        case .whole:
+            logger.notice("the follower is whole again", metadata: ["node": "\(follower)"])
         case .canBeFedAgain:
             logger.info("the follower can be fed from the log again", metadata: ["node": "\(follower)"])
         }

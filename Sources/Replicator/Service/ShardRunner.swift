@@ -117,8 +117,8 @@ final class ShardRunner: Sendable {
         switch action {
         case .awaitTurn:
             return .turn(await transport.snapshotTurn())
-        case .open:
-            return .opened(await transport.openSnapshot(of: shard.leader, shard: shard.name))
+        case .open(let lsn):
+            return .opened(await transport.openSnapshot(of: shard.leader, shard: shard.name, atLeast: lsn))
         case .offer(let manifest):
             return .offered(await transport.offer(manifest, to: follower, shard: shard.name))
         case .fetch(let range):

@@ -27,6 +27,8 @@ struct SnapshotChunk: Sendable {
 /// What came of asking a leader for a checkpoint.
 enum SnapshotOpening: Sendable {
     case opened(SnapshotManifest)
+    /// The leader is damaged itself: no retry will help soon.
+    case damaged(String)
     case failed(String)
 }
 

@@ -30,7 +30,8 @@ struct SnapshotTransfer {
         /// Wait until one more transfer may run in this process.
         case awaitTurn
         /// Ask the leader for a checkpoint; the lease on it lasts as long as something is read from it.
-        case open
+        /// It must end no earlier than the follower, if the leader's log does not.
+        case open(atLeast: UInt64)
         /// To the follower.
         case offer(SnapshotManifest)
         /// From the leader, at the pace that is allowed.
@@ -155,7 +156,8 @@ struct SnapshotTransfer {
             lastProgress += now - queueTime
             guard let copy else {
                 phase = .opening
-                return ([.open], nil)
+                // One that has another history may have any position.
+                return ([.open(atLeast: isDiverged ? 0 : stuckAt.lsn)], nil)
             }
             phase = .offering
             return ([.offer(copy.manifest)], nil)
@@ -192,6 +194,7 @@ struct SnapshotTransfer {
             lastFetch = now
             phase = .offering
             return ([.offer(manifest)] + touch(now), nil)
+        case .damaged(let text): return end(.failed("the leader is damaged and gives no snapshot: \(text)"))
         case .failed(let text):
             return failed("opening a snapshot at the leader: \(text)", now, &random)
         }
@@ -342,12 +345,12 @@ struct SnapshotTransfer {
         _ outcome: PositionOutcome, _ now: Duration, _ random: inout SplitMix64
     ) -> ([Action], Ending?) {
         switch outcome {
-        case .position(let position, .follower):
+        case .position(let position, .follower, _):
             let isShort = copy.map { position.lsn < $0.position.lsn } ?? false
             guard position == stuckAt || isShort else { return end(.moved(position)) }
             stuckAt = position
             return (queue(now), nil)
-        case .position(_, .leader):
+        case .position(_, .leader, _):
             return end(.failed("it says that it leads the shard: the topology is not the same everywhere"))
         case .failed(let text):
             return failed(text, now, &random)

@@ -61,6 +61,18 @@ public struct TermHistory: Hashable, Sendable {
         return common.lsn < end.lsn ? common.lsn + 1...end.lsn : nil
     }
 
+    /// Whether a replica that ends at `position` has nothing that this history has not: its last batch is here, and with
+    /// it, as a term has one leader, everything before.
+    public func contains(_ position: LogPosition) -> Bool {
+        guard position != .start else { return true }
+        guard let index = starts.firstIndex(where: { $0.term == position.term }) else { return false }
+        let (first, last) = (starts[index], lastBatch(ofTermAt: index))
+        guard position.lsn >= first.firstLsn, position.lsn <= last.lsn, position.version > first.previousVersion else {
+            return false
+        }
+        return position.lsn == last.lsn ? position.version == last.version : position.version < last.version
+    }
+
     private func lastBatch(ofTermAt index: Int) -> Common {
         guard index + 1 < starts.count else { return Common(lsn: end.lsn, version: end.version) }
         return Common(lsn: starts[index + 1].firstLsn - 1, version: starts[index + 1].previousVersion)

@@ -11,10 +11,13 @@ public struct PositionDocument: Codable, Sendable, Hashable {
     public var lsn: UInt64
     /// 16 hex digits.
     public var version: String
+    /// What is damaged in the replica, so that it is to be rebuilt; nil if it knows of no damage.
+    public var damaged: String?
 
-    public init(shard: String, role: Role, position: LogPosition) {
+    public init(shard: String, role: Role, position: LogPosition, damaged: String? = nil) {
         self.shard = shard
         self.role = role
+        self.damaged = damaged
         self.term = position.term
         self.lsn = position.lsn
         self.version = position.version.hexDigits
@@ -48,6 +51,11 @@ public struct StorageNodeStatus: Codable, Sendable, Hashable {
         public var logFirstLsn: UInt64?
         /// Why writes are refused, or will be soon; nil while all is well.
         public var failure: String?
+        /// What is damaged in it; nil if it knows of no damage.
+        public var damage: String?
+        /// The path of a damaged database that was kept when the replica was rebuilt, and may be the only place of some
+        /// writes.
+        public var setAside: String?
         /// What the replica is doing; nil from a node that does not say.
         public var state: ReplicaState?
         /// The highest term seen, promised or led in; at least `term`.

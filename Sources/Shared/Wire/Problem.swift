@@ -80,6 +80,7 @@ extension Problem.Kind {
     public static let badGateway = Self("bad-gateway", 502, "The node behind the router answered wrongly")
     public static let overloaded = Self("overloaded", 503, "Too much is in flight")
     public static let unavailable = Self("unavailable", 503, "No node can serve this now")
+    public static let corrupted = Self("corrupted", 503, "What is stored is damaged")
     public static let storageFailed = Self("storage-failed", 503, "The storage failed")
     public static let upstreamTimeout = Self(
         "upstream-timeout", 504, "The node behind the router did not answer in time")

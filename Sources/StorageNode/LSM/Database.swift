@@ -95,7 +95,7 @@ public final class Database: Sendable {
             lastStatus = status
             guard let status, status.isMissingCompression else { break }
         }
-        throw lastStatus?.error("cannot open the database \(path)")
+        throw lastStatus?.openingError(path)
             ?? KVError(.storageFailed, "cannot open the database \(path)")
     }
 

@@ -1,6 +1,14 @@
 import CRocksDB
 import Core
 
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
 /// The one place that turns RocksDB's status strings into `KVError` codes.
 ///
 /// The C API reports a failure as a string it has allocated, in the form of `rocksdb::Status::ToString`.
@@ -35,6 +43,13 @@ struct RocksDBStatus {
         KVError(code, "\(doing): \(remedy)\(text)", file: file, line: line)
     }
 
+    /// Of opening a database that is there: a file that is gone is damage as well.
+    func openingError(_ path: String) -> KVError {
+        var failure = error("cannot open the database \(path)")
+        if text.contains("No such file or directory"), access("\(path)/CURRENT", F_OK) == 0 { failure.code = .corrupted }
+        return failure
+    }
+
     /// What `errno` says where direct reads are not to be had.
     var isWithoutDirectReads: Bool { text.hasPrefix("IO error") && text.hasSuffix("Invalid argument") }
 
@@ -58,7 +73,7 @@ struct RocksDBStatus {
         switch code {
         case .locked: "another process has this directory open; stop it or choose another --data-dir; "
         case .storageFull: "the disk is full; free some space and restart the node; "
-        case .corrupted: "a file is damaged; move the directory away and let the replica be rebuilt; "
+        case .corrupted: "a file is damaged; "
         default: ""
         }
     }

@@ -23,7 +23,7 @@ enum BatchReads {
             do throws(KVError) {
                 refusal = try find(key, in: replica, account, metrics, &buffer)
             } catch {
-                refusal = .failed(Problem(error))
+                refusal = .failed(Problem(ofRead: error))
             }
             // A slice taken now would have the buffer copied by the next write; the LF goes out with the line.
             places.append(refusal == nil ? start..<buffer.writerIndex - 1 : nil)

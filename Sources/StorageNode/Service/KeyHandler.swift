@@ -219,7 +219,7 @@ final class KeyHandler {
             case .answer:
                 let answer = ReadAnswer(
                     exchange: asked.exchange, condition: KeyHandler.condition(of: asked.request, fields), lag: lag)
-                lookUp(key, replica, answer)
+                return lookUp(key, position, replica, answer, asked)
             case .redirectToLeader, .leaderIsChanging:
                 return redirectToLeader(position, asked)
             case .waitForVersion(let version):
@@ -279,7 +279,9 @@ final class KeyHandler {
         }
     }
 
-    private func lookUp(_ key: UnsafeRawBufferPointer, _ replica: ShardReplica, _ answer: ReadAnswer) {
+    private func lookUp(
+        _ key: UnsafeRawBufferPointer, _ position: Int, _ replica: ShardReplica, _ answer: ReadAnswer, _ asked: Request
+    ) -> Problem? {
         do throws(KVError) {
             var blocks = false
             try replica.read(key: key, tier: .memory) { lookup in
@@ -294,15 +296,21 @@ final class KeyHandler {
                     blocks = true
                 }
             }
-            if blocks { readFromDisk(ByteBuffer(bytes: key), replica, answer) }
+            if blocks { readFromDisk(ByteBuffer(bytes: key), replica, answer, asked.request) }
+            return nil
         } catch {
-            answer.exchange.respond(HTTPResponse(problem: Problem(error)))
+            // What is damaged here is whole on the leader.
+            guard error.code == .corrupted, !view.leads[position] else { return Problem(ofRead: error) }
+            return redirectToLeader(position, asked)
         }
     }
 
     /// The value is not in memory: a thread that may block fetches it.
-    private func readFromDisk(_ key: ByteBuffer, _ replica: ShardReplica, _ answer: ReadAnswer) {
+    private func readFromDisk(
+        _ key: ByteBuffer, _ replica: ShardReplica, _ answer: ReadAnswer, _ request: HTTPRequest
+    ) {
         let metrics = node.metrics
+        let handler = NIOLoopBound(self, eventLoop: eventLoop)
         metrics.diskReads.increment()
         node.readers.run(on: answer.exchange.eventLoop) {
             var found: (Version, ByteBuffer, left: UInt64?)?
@@ -328,9 +336,29 @@ final class KeyHandler {
                 metrics.misses.increment()
                 answer.missing()
             case .failure(let error):
-                answer.exchange.respond(HTTPResponse(problem: Problem(error)))
+                handler.value.answerFailedRead(error, request, answer.exchange)
             }
         }
+    }
+
+    /// What is damaged here is whole on the leader.
+    private func answerFailedRead(_ error: any Error, _ request: HTTPRequest, _ exchange: HTTPExchange) {
+        var problem: Problem? = Problem(ofRead: error)
+        if problem == .damagedRead {
+            problem = request.withTargetBytes { bytes in
+                guard let target = KeyTarget(bytes) else { return problem }
+                do throws(Problem) {
+                    let asked = Request(
+                        request: request, target: target, bytes: bytes, demands: try demands(of: request, target, bytes),
+                        exchange: exchange, mayWait: false)
+                    let position = try target.withKey(in: bytes) { view.topology.position(of: HashSlot(key: $0)) }
+                    return view.leads[position] ? problem : redirectToLeader(position, asked)
+                } catch {
+                    return error
+                }
+            }
+        }
+        if let problem { exchange.respond(HTTPResponse(problem: problem)) }
     }
 
     /// The `if-none-match` of a read; nil where there is none.

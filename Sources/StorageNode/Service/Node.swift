@@ -52,7 +52,7 @@ final class Node: Sendable {
     ///
     /// Reads and writes of the shard are redirected to its leader meanwhile. No other change of replicas or topology
     /// runs at the same time.
-    /// - Parameter replace: gets the replica, which no event loop hands to a new request any more (those under way may
+    /// - Parameter replace: gets the replica, or what is left of one that does not open, which no event loop hands to a new request any more (those under way may
     ///   still use it until it is closed), and what opens the directory of the shard anew in the role the topology
     ///   gives to this node. Returns the replica to serve, having closed the other.
     ///
@@ -61,8 +61,8 @@ final class Node: Sendable {
     func replaceReplica(
         ofShard name: String, because absence: ReplicaAbsence,
         _ replace:
-            @Sendable (_ old: ShardReplica, _ reopen: @Sendable () async throws -> ShardReplica) async throws ->
-            ShardReplica
+            @Sendable (_ old: any RebuildableReplica, _ reopen: @Sendable () async throws -> ShardReplica) async throws
+            -> ShardReplica
     ) async throws {
         try await keeper.replaceReplica(ofShard: name, because: absence, replace)
     }

@@ -103,6 +103,22 @@ final class NodeMetrics: Sendable {
         gauges("distribkv_shard_writable", "0 where a failed write has stopped the shard.", views) {
             $0.failure == nil ? 1 : 0
         }
+        registry.gauges("distribkv_shard_damaged", help: "1 where the replica is damaged and has to be rebuilt.") {
+            let view = views.current
+            return view.topology.shards.indices.compactMap { position in
+                let isDamaged: Bool
+                switch (view.replicas[position], view.absences[position]) {
+                case (let replica?, _): isDamaged = replica.damage != nil
+                case (nil, .failed(let error)): isDamaged = error.code == .corrupted
+                case (nil, _): return nil
+                }
+                return MetricsRegistry.Reading(
+                    labels: [
+                        "shard": view.topology.shards[position].name,
+                        "role": view.leads[position] ? "leader" : "follower",
+                    ], value: isDamaged ? 1 : 0)
+            }
+        }
         gauges("distribkv_shard_scrub_age_seconds", "Since the replica was last read as a whole.", views) {
             $0.secondsSinceScrub
         }

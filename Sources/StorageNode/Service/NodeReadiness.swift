@@ -10,6 +10,7 @@ extension NodeView {
     ///
     /// Ready while every open replica takes what its role lets it take, and at least one of them serves reads. One that
     /// is new or being rebuilt redirects its reads to the leader, and the node's other shards need not suffer from it.
+    /// A damaged one serves what it can, and says no all the same.
     var readiness: HTTPResponse {
         var serving = 0
         var waiting: [String] = []
@@ -17,6 +18,9 @@ extension NodeView {
             if let replica = replicas[position] {
                 if let failure = replica.failure {
                     return NodeView.notReady("Shard \(shard.name) takes no writes: \(failure)")
+                }
+                if let damage = replica.damage {
+                    return NodeView.notReady("The replica of shard \(shard.name) is damaged: \(damage)")
                 }
                 if let failure = replica.background.failure {
                     return NodeView.notReady("Shard \(shard.name) will stop taking writes: \(failure)")
@@ -31,8 +35,7 @@ extension NodeView {
             switch absences[position] {
             case nil: continue
             case .installing: waiting.append("\(shard.name) is being rebuilt")
-            case .failed(let error):
-                return NodeView.notReady("The replica of shard \(shard.name) is not open: \(error)")
+            case .failed: return HTTPResponse(problem: absence(ofShardNamed: shard.name))
             }
         }
         if serving > 0 { return HTTPResponse(text: "ok") }

@@ -31,6 +31,8 @@ extension Node {
             shard.state = .installing
         case .failed(let error):
             shard.state = .failed
+            if error.code == .corrupted { shard.damage = error.description }
+            shard.snapshot = keeper.absent.known(ofShard: name)?.received.progress
             shard.failure = "the replica is not open: \(error)"
         }
         return shard
@@ -53,6 +55,8 @@ extension Node {
             shard.lagMilliseconds = replica.freshness.lagMilliseconds
         }
         if status.failure != nil { shard.state = .failed }
+        shard.damage = replica.damage?.description
+        shard.setAside = replica.setAside
         shard.snapshot = replica.received.progress
         let diverged = try replica.divergedWrites()
         if !diverged.isEmpty { shard.diverged = diverged }

@@ -114,7 +114,11 @@ final class NodeView: Sendable {
         if let position = position(ofShardNamed: name), let absence = absences[position] {
             return switch absence {
             case .installing: Problem(.unavailable, "The replica of \(name) is being rebuilt here: try again.")
-            case .failed(let error): Problem(.unavailable, "The replica of \(name) is not open here: \(error)")
+            case .failed(let error):
+                Problem(
+                    .unavailable,
+                    "The replica of \(name) is not open here: \(error)"
+                        + (leads[position] ? "; kv failover \(name) has a follower lead" : ""))
             }
         }
         let known = replicas.compactMap { $0?.configuration.name }.joined(separator: ", ")

@@ -103,6 +103,31 @@ struct Peers: Sendable {
         return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
     }
 
+    // MARK: Reading everything
+
+    /// How far a replica has read all that it has.
+    struct Scrub: Decodable {
+        var number: UInt64
+        var isRunning: Bool
+        /// Why it ended early.
+        var failure: String?
+    }
+
+    /// Has the replica at `peer` read everything that it has, or looks how far that is.
+    func scrub(ofShard shard: String, at peer: NodeAddress, begins: Bool) async throws(PeerFailure) -> Scrub {
+        let request = NodeRequest(method: begins ? .POST : .GET, target: APIPath.scrub(shard: shard))
+        let response = try await ask(peer, request)
+        return try decode(Scrub.self, response, from: peer, statuses: [200, 202])
+    }
+
+    /// Has the replica at `peer` read every record that it has; throws where one cannot be read.
+    func readAll(ofShard shard: String, at peer: NodeAddress, timeout: TimeAmount) async throws(PeerFailure) {
+        let request = NodeRequest(
+            method: .POST, target: APIPath.digest(shard: shard), headers: [("content-type", MediaType.json)],
+            body: ByteBuffer(string: "{}"))
+        _ = try decode(DigestDocument.self, try await ask(peer, request, within: timeout), from: peer)
+    }
+
     /// How long a node may read for a digest.
     private static let digestTimeout = TimeAmount.seconds(60)
 
@@ -139,9 +164,9 @@ struct Peers: Sendable {
     }
 
     private func decode<Document: Decodable>(
-        _ type: Document.Type, _ response: NodeResponse, from peer: NodeAddress
+        _ type: Document.Type, _ response: NodeResponse, from peer: NodeAddress, statuses: [Int] = [200]
     ) throws(PeerFailure) -> Document {
-        try check(response, from: peer)
+        try check(response, from: peer, statuses: statuses)
         do {
             return try DocumentCoding.decode(type, from: response.body.readableBytesView)
         } catch {
@@ -149,8 +174,10 @@ struct Peers: Sendable {
         }
     }
 
-    private func check(_ response: NodeResponse, from peer: NodeAddress) throws(PeerFailure) {
-        guard response.status != 200 else { return }
+    private func check(
+        _ response: NodeResponse, from peer: NodeAddress, statuses: [Int] = [200]
+    ) throws(PeerFailure) {
+        guard !statuses.contains(response.status) else { return }
         struct Document: Decodable {
             var type: String
             var detail: String

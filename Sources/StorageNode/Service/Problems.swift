@@ -3,6 +3,19 @@ import Shard
 import Wire
 
 extension Problem {
+    /// What a client is told whose read met damage: where and what is for who runs the cluster.
+    static let damagedRead = Problem(
+        .corrupted, "What is stored here is damaged and cannot be read: look at kv status, and read another replica.")
+
+    /// Of a failed read.
+    init(ofRead error: any Error) {
+        guard let error = error as? KVError, error.code == .corrupted else {
+            self.init(error)
+            return
+        }
+        self = .damagedRead
+    }
+
     init(_ refusal: WriteRefusal) {
         switch refusal {
         case .conditionFailed:
@@ -20,7 +33,7 @@ extension Problem {
         case .tooMuchRead:
             self.init(
                 .answerTooLarge, "The values that this batch reads are too large together: read this one in another.")
-        case .unreadable(let error): self.init(error)
+        case .unreadable(let error): self.init(ofRead: error)
         }
     }
 
@@ -43,7 +56,7 @@ extension Problem {
             case .overloaded: .overloaded
             case .invalidArgument: .badRequest
             case .notFound: .unknownShard
-            case .corrupted: .storageFailed
+            case .corrupted: .corrupted
             case .storageFull: .storageFull
             case .storageFailed: .storageFailed
             case .unavailable, .cancelled, .timedOut: .unavailable

@@ -132,9 +132,14 @@ struct ReplicaOpener: Sendable {
         "\(configuration.dataDirectory)/shards/\(shard.name)"
     }
 
-    private func openBlocking(
-        _ shard: ShardTopology, cluster: String, joins: Bool, others: [TermHistory]
-    ) throws(KVError) -> ShardReplica {
+    /// What is left of a replica that does not open. Blocks.
+    func remains(of shard: ShardTopology, cluster: String, because reason: KVError) throws(KVError) -> AbsentReplica {
+        try AbsentReplica(
+            options(shard, cluster: cluster, joins: true), term: shard.term, because: reason, shared: shared,
+            clock: configuration.clock, logger: configuration.logger)
+    }
+
+    private func options(_ shard: ShardTopology, cluster: String, joins: Bool) -> ShardConfiguration {
         var options = ShardConfiguration(name: shard.name, cluster: cluster, directory: directory(of: shard))
         options.node = configuration.address
         options.budgets = budgets
@@ -143,11 +148,17 @@ struct ReplicaOpener: Sendable {
         options.ackWaitersMax = configuration.ackWaitersMax
         options.logRetentionBytes = configuration.replication.logRetentionBytes
         options.dropsDamagedLog = configuration.dropsDamagedLogOf.contains(shard.name)
+        return options
+    }
+
+    private func openBlocking(
+        _ shard: ShardTopology, cluster: String, joins: Bool, others: [TermHistory]
+    ) throws(KVError) -> ShardReplica {
         let leads = shard.leader == configuration.address
         let role: ShardRole = leads ? .leader(term: shard.term) : .follower(term: shard.term)
         let replica = try ShardReplica.open(
-            options, role: role, others: others, shared: shared, clock: configuration.clock,
-            logger: configuration.logger)
+            options(shard, cluster: cluster, joins: joins), role: role, others: others, shared: shared,
+            clock: configuration.clock, logger: configuration.logger)
         configuration.logger.info(
             "shard open",
             metadata: [

@@ -42,6 +42,9 @@ final class ReplicationHandler {
             .split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count == 2 else { return exchange.respond(HTTPResponse(unknownPath: request.path)) }
         guard let replica = view.replica(ofShardNamed: parts[0]) else {
+            if parts[1] == "position", request.method == .GET, view.damagedAbsence(ofShardNamed: parts[0]) != nil {
+                return respondAbsentPosition(String(parts[0]), exchange)
+            }
             return exchange.respond(HTTPResponse(problem: view.absence(ofShardNamed: parts[0])))
         }
         do throws(Problem) {
@@ -65,6 +68,14 @@ final class ReplicationHandler {
 
     private func respondPosition(_ replica: ShardReplica, _ exchange: HTTPExchange) {
         exchange.respond(HTTPResponse(document: replica.document(at: replica.position)))
+    }
+
+    private func respondAbsentPosition(_ shard: String, _ exchange: HTTPExchange) {
+        let (node, eventLoop) = (node, exchange.eventLoop)
+        let document = eventLoop.makeFutureWithTask {
+            HTTPResponse(document: try await node.absentPosition(ofShard: shard, on: eventLoop))
+        }
+        exchange.respond(document) { HTTPResponse(problem: Problem($0)) }
     }
 
     // MARK: The log
@@ -319,7 +330,8 @@ final class ReplicationHandler {
 extension ShardReplica {
     func document(at position: LogPosition) -> PositionDocument {
         PositionDocument(
-            shard: configuration.name, role: role.isLeader ? .leader : .follower, position: position)
+            shard: configuration.name, role: role.isLeader ? .leader : .follower, position: position,
+            damaged: damage?.description)
     }
 }
 

@@ -80,12 +80,18 @@ final class ScanHandler {
             bytesMax: parameters.shardBytesMax ?? ScanPaging.bytesMaxDefault, keysOnly: parameters.keysOnly)
         let page = read(asked, position, replica)
         let paging = ScanPaging(limit: asked.limit, bytesMax: asked.bytesMax)
+        let redirect = try? redirection(position, parameters, request, status: 307)
         exchange.respond(
             page.flatMapThrowing { page in
                 if wantsFrames { return HTTPResponse(page, lag: lag) }
                 return try HTTPResponse(page, paging, isReverse: asked.range.isReverse, lag: lag)
             }
-        ) { HTTPResponse(problem: Problem($0)) }
+        ) { error in
+            let problem = Problem(ofRead: error)
+            // What is damaged here is whole on the leader.
+            if problem == .damagedRead, let redirect { return redirect }
+            return HTTPResponse(problem: problem)
+        }
     }
 
     private func decide(
@@ -117,21 +123,24 @@ final class ScanHandler {
     private func redirectToLeader(
         _ position: Int, _ parameters: ScanParameters, _ request: HTTPRequest, _ exchange: HTTPExchange, status: Int
     ) throws(Problem) {
+        let response = try redirection(position, parameters, request, status: status)
+        node.metrics.redirects.increment()
+        exchange.respond(response)
+    }
+
+    private func redirection(
+        _ position: Int, _ parameters: ScanParameters, _ request: HTTPRequest, status: Int
+    ) throws(Problem) -> HTTPResponse {
         // Never to itself.
         guard !view.leads[position] else { throw view.leaderOutOfService(at: position) }
-        node.metrics.redirects.increment()
         let others = (request.query ?? "").split(separator: "&").filter { !$0.hasPrefix("\(redirectHopsParameter)=") }
         let query = (others + ["\(redirectHopsParameter)=\(parameters.hops + 1)"]).joined(separator: "&")
-        exchange.respond(
-            HTTPResponse(
-                status: status,
-                headers: [
-                    (name: "cache-control", value: "no-store"),
-                    (
-                        name: "location",
-                        value: "http://\(view.topology.shards[position].leader)\(request.path)?\(query)"
-                    ),
-                ]))
+        return HTTPResponse(
+            status: status,
+            headers: [
+                (name: "cache-control", value: "no-store"),
+                (name: "location", value: "http://\(view.topology.shards[position].leader)\(request.path)?\(query)"),
+            ])
     }
 
     /// Handles the scan again when the replica has the version, or when it has waited long enough.
@@ -203,10 +212,22 @@ final class ScanHandler {
         if let replica = view.replicas[position],
             decide(position, replica, parameters.guarantees, minVersion: nil, mayWait: false) == .answer
         {
-            return read(asked, position, replica).map(\.page).flatMapErrorThrowing { error in
-                throw ShardScanFailure(shard: shard.name, reason: "\(error)")
+            let others = view.leads[position] ? nil : NIOLoopBound(self, eventLoop: eventLoop)
+            return read(asked, position, replica).map(\.page).flatMapError { [eventLoop] error in
+                // What is damaged here is whole on another.
+                if let others, (error as? KVError)?.code == .corrupted {
+                    return others.value.pageOfAnother(than: position, asked, parameters, deadline)
+                }
+                return eventLoop.makeFailedFuture(ShardScanFailure(shard: shard.name, reason: "\(error)"))
             }
         }
+        return pageOfAnother(than: position, asked, parameters, deadline)
+    }
+
+    private func pageOfAnother(
+        than position: Int, _ asked: ShardScanRequest, _ parameters: ScanParameters, _ deadline: NIODeadline
+    ) -> EventLoopFuture<ScanPage> {
+        let shard = view.topology.shards[position]
         var others = shard.replicas.filter { $0 != node.address }
         if parameters.guarantees.consistency == .leader {
             others = others.filter { $0 == shard.leader }

@@ -102,9 +102,7 @@ final class ShardAdmin: Sendable {
         }.get()
         let role = replica.role
         return HistoryDocument(
-            position: PositionDocument(
-                shard: replica.configuration.name, role: role.isLeader ? .leader : .follower, position: history.end),
-            history: history, newestTerm: newest.term, promisedTo: newest.candidate,
+            position: replica.document(at: history.end), history: history, newestTerm: newest.term, promisedTo: newest.candidate,
             leaderLastSeen: role.isLeader ? nil : replica.freshness.leaderLastSeen)
     }
 

@@ -28,25 +28,32 @@ final class SnapshotHandler {
     func use(_ view: NodeView) { self.view = view }
 
     func handle(_ target: SnapshotTarget, _ request: HTTPRequest, _ exchange: HTTPExchange) {
-        guard let replica = view.replica(ofShardNamed: target.shard) else {
+        let open = view.replica(ofShardNamed: target.shard)
+        let name = String(target.shard)
+        guard open != nil || (target.isReceived && view.damagedAbsence(ofShardNamed: name) != nil) else {
             return exchange.respond(HTTPResponse(problem: view.absence(ofShardNamed: target.shard)))
+        }
+        // One that does not open is looked at on a thread that may block.
+        let find: Finder = { [node, view] in
+            if let open { return open }
+            return try node.keeper.absent.replica(ofShard: name, in: view)
         }
         do throws(Problem) {
             let query = try QueryParameters(request.query)
-            switch (target.resource, request.method) {
-            case (.given, .POST): open(replica, exchange)
-            case (.givenOne(let id), .DELETE): release(id, replica, exchange)
-            case (.givenFile(let id, let name), .GET): try read(name, of: id, query, replica, exchange)
-            case (.received, .POST): begin(request.body, replica, exchange)
-            case (.received, .GET): respondReceipt(replica, exchange)
-            case (.received, .DELETE): discard(try query.text("id"), replica, exchange)
-            case (.receivedFile(let name), .PUT): try append(to: name, query, request, replica, exchange)
-            case (.installation, .POST): try install(query, replica, exchange)
-            case (.given, _), (.installation, _): refuse(request.method, allowed: "POST", exchange)
-            case (.givenOne, _): refuse(request.method, allowed: "DELETE", exchange)
-            case (.givenFile, _): refuse(request.method, allowed: "GET", exchange)
-            case (.received, _): refuse(request.method, allowed: "GET, POST, DELETE", exchange)
-            case (.receivedFile, _): refuse(request.method, allowed: "PUT", exchange)
+            switch (target.resource, request.method, open) {
+            case (.given, .POST, let replica?): try self.open(replica, query, exchange)
+            case (.givenOne(let id), .DELETE, let replica?): release(id, replica, exchange)
+            case (.givenFile(let id, let name), .GET, let replica?): try read(name, of: id, query, replica, exchange)
+            case (.received, .POST, _): begin(request.body, find, exchange)
+            case (.received, .GET, _): respondReceipt(find, exchange)
+            case (.received, .DELETE, _): discard(try query.text("id"), find, exchange)
+            case (.receivedFile(let name), .PUT, _): try append(to: name, query, request, find, exchange)
+            case (.installation, .POST, _): try install(query, find, exchange)
+            case (.given, _, _), (.installation, _, _): refuse(request.method, allowed: "POST", exchange)
+            case (.givenOne, _, _): refuse(request.method, allowed: "DELETE", exchange)
+            case (.givenFile, _, _): refuse(request.method, allowed: "GET", exchange)
+            case (.received, _, _): refuse(request.method, allowed: "GET, POST, DELETE", exchange)
+            case (.receivedFile, _, _): refuse(request.method, allowed: "PUT", exchange)
             }
         } catch {
             exchange.respond(HTTPResponse(problem: error))
@@ -73,8 +80,9 @@ final class SnapshotHandler {
 
     // MARK: Giving
 
-    private func open(_ replica: ShardReplica, _ exchange: HTTPExchange) {
-        answer(exchange, on: node.snapshotWork) { HTTPResponse(document: try replica.openSnapshot()) }
+    private func open(_ replica: ShardReplica, _ query: QueryParameters, _ exchange: HTTPExchange) throws(Problem) {
+        let lsn = try query.integer("lsn", in: 0...UInt64.max) ?? 0
+        answer(exchange, on: node.snapshotWork) { HTTPResponse(document: try replica.openSnapshot(atLeast: lsn)) }
     }
 
     private func release(_ id: String, _ replica: ShardReplica, _ exchange: HTTPExchange) {
@@ -106,7 +114,10 @@ final class SnapshotHandler {
 
     // MARK: Receiving
 
-    private func begin(_ body: ByteBuffer, _ replica: ShardReplica, _ exchange: HTTPExchange) {
+    /// Gets the replica that takes a snapshot. Blocks.
+    private typealias Finder = @Sendable () throws -> any RebuildableReplica
+
+    private func begin(_ body: ByteBuffer, _ find: @escaping Finder, _ exchange: HTTPExchange) {
         let logger = node.logger
         answer(exchange, on: node.snapshotWork) {
             let manifest: SnapshotManifest
@@ -115,6 +126,7 @@ final class SnapshotHandler {
             } catch {
                 throw Problem(.badRequest, "The content is no manifest of a snapshot: \(error).")
             }
+            let replica = try find()
             let before = replica.position
             // A second replicator looks every second how the first one gets on.
             let isMoving = (replica.received.progress?.bytesPerSecond ?? 0) > 0
@@ -131,20 +143,22 @@ final class SnapshotHandler {
         }
     }
 
-    private func respondReceipt(_ replica: ShardReplica, _ exchange: HTTPExchange) {
-        guard let receipt = replica.received.receipt else {
-            return exchange.respond(HTTPResponse(problem: SnapshotHandler.nothingReceived(replica)))
+    private func respondReceipt(_ find: @escaping Finder, _ exchange: HTTPExchange) {
+        answer(exchange, on: node.readers) {
+            let replica = try find()
+            guard let receipt = replica.received.receipt else { throw SnapshotHandler.nothingReceived(replica) }
+            return HTTPResponse(document: receipt)
         }
-        exchange.respond(HTTPResponse(document: receipt))
     }
 
-    private static func nothingReceived(_ replica: ShardReplica) -> Problem {
+    private static func nothingReceived(_ replica: any RebuildableReplica) -> Problem {
         Problem(.unknownSnapshot, "No snapshot of \(replica.configuration.name) is being received here.")
     }
 
-    private func discard(_ id: String?, _ replica: ShardReplica, _ exchange: HTTPExchange) {
+    private func discard(_ id: String?, _ find: @escaping Finder, _ exchange: HTTPExchange) {
         let logger = node.logger
         answer(exchange, on: node.snapshotWork) {
+            let replica = try find()
             guard let receipt = try replica.received.discard(id: id) else {
                 throw SnapshotHandler.nothingReceived(replica)
             }
@@ -155,7 +169,7 @@ final class SnapshotHandler {
     }
 
     private func append(
-        to name: String, _ query: QueryParameters, _ request: HTTPRequest, _ replica: ShardReplica,
+        to name: String, _ query: QueryParameters, _ request: HTTPRequest, _ find: @escaping Finder,
         _ exchange: HTTPExchange
     ) throws(Problem) {
         try query.allowOnly(["id", "offset"])
@@ -171,7 +185,7 @@ final class SnapshotHandler {
         let body = request.body
         let metrics = node.metrics
         answer(exchange, on: node.readers) {
-            let receipt = try replica.received.append(body, to: name, at: offset, id: id, checksum: checksum)
+            let receipt = try find().received.append(body, to: name, at: offset, id: id, checksum: checksum)
             metrics.snapshotBytesReceived.increment(by: UInt64(body.readableBytes))
             return HTTPResponse(document: receipt)
         }
@@ -180,15 +194,18 @@ final class SnapshotHandler {
     // MARK: Installing
 
     private func install(
-        _ query: QueryParameters, _ replica: ShardReplica, _ exchange: HTTPExchange
+        _ query: QueryParameters, _ find: @escaping Finder, _ exchange: HTTPExchange
     ) throws(Problem) {
         try query.allowOnly(["id", "diverged"])
         let id = try SnapshotHandler.identifier(query)
         let isDiverged = try query.flag("diverged") ?? false
         let node = self.node
-        let verified = node.snapshotWork.run(on: exchange.eventLoop) { try replica.verifySnapshot(id: id) }
+        let verified = node.snapshotWork.run(on: exchange.eventLoop) {
+            let replica = try find()
+            return (replica, try replica.verifySnapshot(id: id))
+        }
         let eventLoop = exchange.eventLoop
-        let installed = verified.flatMap { manifest in
+        let installed = verified.flatMap { replica, manifest in
             eventLoop.makeFutureWithTask { try await node.install(manifest, in: replica, isDiverged: isDiverged) }
         }
         exchange.respond(installed.map { HTTPResponse(document: $0) }) { HTTPResponse(problem: Problem($0)) }

@@ -17,23 +17,24 @@ extension Node {
     /// Throws what ``ShardReplica/installSnapshot(_:isDiverged:)`` throws, and `KVError(.unavailable)` where another change of
     /// the replica came first.
     func install(
-        _ manifest: SnapshotManifest, in replica: ShardReplica, isDiverged: Bool
+        _ manifest: SnapshotManifest, in replica: any RebuildableReplica, isDiverged: Bool
     ) async throws -> PositionDocument {
         let name = replica.configuration.name
         let outcome = Mutex<Result<(SnapshotInstallation, LogPosition), KVError>?>(nil)
         try await replaceReplica(ofShard: name, because: .installing) { old, reopen in
-            guard old === replica, !old.role.isLeader else {
+            guard old === replica, (old as? ShardReplica)?.role.isLeader != true else {
                 replica.cancelInstall()
-                outcome.withLock {
-                    $0 = .failure(
-                        KVError(.unavailable, "the replica of \(name) changed meanwhile; look where it is now"))
-                }
+                let changed = KVError(.unavailable, "the replica of \(name) changed meanwhile; look where it is now")
+                guard let old = old as? ShardReplica else { throw changed }
+                outcome.withLock { $0 = .failure(changed) }
                 return old
             }
             let installed: Result<SnapshotInstallation, KVError>
             do throws(KVError) {
                 installed = .success(try await old.installSnapshot(manifest, isDiverged: isDiverged))
             } catch {
+                // It does not open any better than before.
+                if old is AbsentReplica { throw error }
                 installed = .failure(error)
             }
             let new = try await Node.patiently(reopen)
@@ -72,6 +73,11 @@ extension Node {
                 "shard": "\(name)", "id": "\(installation.manifest.id)", "lsn": "\(installation.manifest.position.lsn)",
                 "replaced_lsn": "\(installation.replaced.lsn)", "bytes": "\(installation.manifest.bytesTotal)",
             ])
+        if let folder = installation.setAside {
+            logger.warning(
+                "the damaged database is kept, as it may hold writes that are nowhere else: look at it and remove it",
+                metadata: ["shard": "\(name)", "folder": "\(folder)"])
+        }
         guard let diverged = installation.diverged else { return }
         metrics.divergedWritesSaved.increment(by: UInt64(diverged.writes))
         logger.warning(
@@ -90,6 +96,7 @@ extension Node {
         eventLoop.scheduleRepeatedAsyncTask(initialDelay: Node.expiryInterval, delay: Node.expiryInterval) { _ in
             let done = self.snapshotWork.run(on: eventLoop) {
                 for replica in self.view.openReplicas.values { replica.tidySnapshots() }
+                self.keeper.absent.tidy()
             }
             // Where the threads are busy, the next round comes soon enough; a failure would end the rounds.
             return done.recover { _ in }

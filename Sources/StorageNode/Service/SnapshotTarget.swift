@@ -14,6 +14,14 @@ struct SnapshotTarget: Equatable {
     let shard: Substring
     let resource: Resource
 
+    /// Whether it is about a snapshot that the replica takes.
+    var isReceived: Bool {
+        switch resource {
+        case .given, .givenOne, .givenFile: false
+        case .received, .receivedFile, .installation: true
+        }
+    }
+
     /// Nil for any other path.
     init?(_ path: Substring) {
         guard path.hasPrefix(ReplicationHandler.pathPrefix) else { return nil }

@@ -176,6 +176,9 @@ public final class StorageNode: Service {
             }
             let renewal = TermRenewal(admin: admin, limits: configuration.termRenewal, eventLoop: group.next())
             tasks.addTask { await renewal.run() }
+            let damaged = DamagedLeaders(
+                admin: admin, limits: configuration.damagedLeaders, eventLoop: group.next())
+            tasks.addTask { await damaged.run() }
             tasks.addTask { await ScrubSchedule(node: node, limits: configuration.scrub).run() }
             try? await gracefulShutdown()  // Cancellation ends the wait as well: what follows is the same.
             tasks.cancelAll()

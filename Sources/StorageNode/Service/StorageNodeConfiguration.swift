@@ -30,6 +30,8 @@ public struct StorageNodeConfiguration: Sendable {
     var scanRecordBytesMax: Int { ScanFrame.bytes(key: Limits.keyBytesMax, value: storage.valueBytesMax) }
     /// When a leader begins a new term by itself.
     var termRenewal = TermRenewal.Limits()
+    /// When a damaged leader hands over.
+    var damagedLeaders = DamagedLeaders.Limits()
     /// When replicas are scrubbed.
     var scrub = ScrubSchedule.Limits()
     /// What the replicas take the time from.

@@ -17,6 +17,8 @@ final class TopologyKeeper: Sendable {
     let views: NodeViews
     private let address: NodeAddress
     let opener: ReplicaOpener
+    /// The replicas that do not open.
+    let absent: AbsentReplicas
     private let persisted: PersistedTopology
     private let threads: NIOThreadPool
     private let logger: Logger
@@ -31,6 +33,7 @@ final class TopologyKeeper: Sendable {
         views = NodeViews(view)
         address = configuration.address
         self.opener = opener
+        absent = AbsentReplicas(opener: opener)
         persisted = PersistedTopology(directory: configuration.dataDirectory)
         self.threads = threads
         logger = configuration.logger
@@ -182,14 +185,15 @@ final class TopologyKeeper: Sendable {
     func replaceReplica(
         ofShard name: String, because absence: ReplicaAbsence,
         _ replace:
-            @Sendable (_ old: ShardReplica, _ reopen: @Sendable () async throws -> ShardReplica) async throws ->
-            ShardReplica
+            @Sendable (_ old: any RebuildableReplica, _ reopen: @Sendable () async throws -> ShardReplica) async throws
+            -> ShardReplica
     ) async throws {
         try await change { change in
             let before = self.views.current
-            guard let position = before.position(ofShardNamed: name), let old = before.replicas[position] else {
-                throw KVError(.notFound, "this node serves no replica of \(name)")
-            }
+            guard let position = before.position(ofShardNamed: name),
+                let old: any RebuildableReplica = before.replicas[position]
+                    ?? (before.damagedAbsence(ofShardNamed: name) != nil ? self.absent.known(ofShard: name) : nil)
+            else { throw KVError(.notFound, "this node serves no replica of \(name)") }
             var replicas = before.openReplicas
             var absences = before.absentReplicas
             replicas[name] = nil
@@ -206,7 +210,9 @@ final class TopologyKeeper: Sendable {
                 let reason = error as? KVError ?? KVError(.internalError, "\(error)")
                 self.logger.error(
                     "replica is out of service", metadata: ["shard": "\(name)", "reason": "\(reason)"])
-                absences[name] = .failed(reason)
+                // One that was absent is so for the reason that it was.
+                absences[name] = before.absences[position] ?? .failed(reason)
+                self.absent.forget(name)
                 try await self.publish(before.topology, replicas, absences, change)
                 throw error
             }
@@ -221,6 +227,7 @@ final class TopologyKeeper: Sendable {
         let view = try NodeView(
             generation: views.current.generation + 1, topology: topology, address: address, replicas: replicas,
             absences: absences)
+        absent.keep(to: view)
         await views.publish(view)
     }
 

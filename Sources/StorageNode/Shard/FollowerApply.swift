@@ -7,6 +7,8 @@ import Wire
 struct ApplyRequest: Sendable {
     var frames: [LogFrame]
     var leaderTerm: UInt64
+    /// Nothing but the term is wanted: that can be noted also when a failed write has stopped the writer.
+    var isTermOnly = false
     var completion: @Sendable (ApplyOutcome) -> Void
 }
 
@@ -14,7 +16,7 @@ extension WriterCore {
     /// Applies pushed frames: exactly once, in order, all checked before the first is written.
     mutating func apply(_ request: ApplyRequest) -> ApplyOutcome {
         do throws(KVError) {
-            if let failure { throw failure }
+            if let failure, !request.isTermOnly { throw failure }
             let fresh = try admit(request)
             var start = fresh.startIndex
             while start < fresh.endIndex {

@@ -46,12 +46,17 @@ final class JoiningMark: Sendable {
             return nil
         }
         guard isThere || isEmpty || configuration.joins else { return nil }
-        if !isThere {
-            try DurableFile.replace(
-                mark.path, with: "has not caught up with its leader yet and serves no reads\n",
-                in: configuration.directory)
-        }
+        if !isThere { try put(in: configuration) }
         return mark
+    }
+
+    /// Blocks; durable on return.
+    ///
+    /// Throws `KVError`: `.storageFailed`, `.storageFull`.
+    static func put(in configuration: ShardConfiguration) throws(KVError) {
+        try DurableFile.replace(
+            "\(configuration.directory)/\(fileName)",
+            with: "has not caught up with its leader yet and serves no reads\n", in: configuration.directory)
     }
 
     /// The replica has caught up, or leads. Any thread; the writer then removes the file.

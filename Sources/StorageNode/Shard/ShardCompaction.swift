@@ -12,12 +12,14 @@ final class ShardCompaction: Sendable {
     }
 
     private let database: Database
+    private let damage: ReplicaDamage
     private let clock: ShardClock
     private let logger: Logger
     private let state: Mutex<State>
 
-    init(shard: String, database: Database, clock: ShardClock, logger: Logger) {
+    init(shard: String, database: Database, damage: ReplicaDamage, clock: ShardClock, logger: Logger) {
         self.database = database
+        self.damage = damage
         self.clock = clock
         self.logger = logger
         state = Mutex(State(document: CompactionDocument(shard: shard)))
@@ -59,7 +61,17 @@ final class ShardCompaction: Sendable {
             try database.compact()
             end(after: try database.tableBytes(), failure: nil)
         } catch {
+            findDamage()
             end(after: nil, failure: error)
+        }
+    }
+
+    /// RocksDB does not say why it ended a compaction, but tells whoever wants it to write a table now.
+    private func findDamage() {
+        do throws(KVError) {
+            try database.flush()
+        } catch {
+            damage.note(error, foundBy: .compaction)
         }
     }
 

@@ -47,7 +47,8 @@ extension ShardReplica {
                 continuation.resume(returning: ranges)
             }
         }
-        return ReplicaDigest(position: position, expiringAfter: moment, ranges: try result.get())
+        let ranges = try damaged.noting(.digest) { () throws(KVError) in try result.get() }
+        return ReplicaDigest(position: position, expiringAfter: moment, ranges: ranges)
     }
 
     /// What has less than that to live is left out of checksums: enough to compare replicas one after the other, also

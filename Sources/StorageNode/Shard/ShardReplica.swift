@@ -29,13 +29,13 @@ public final class ShardReplica: Sendable {
     public let expiries: ExpiryClock
     let logger: Logger
     private let commits: CommitLog
-    private let inbox: WriterInbox
+    let inbox: WriterInbox
     let writer: ShardWriter
     let published: PublishedRole
     let marks: MarkKeeper
     let isComputingDigest = Atomic<Bool>(false)
     let compaction: ShardCompaction
-    let damaged = ReplicaDamage()
+    let damaged: ReplicaDamage
     let scrub: ShardScrub
     /// Whether its database writes its tables.
     public let background = BackgroundHealth()
@@ -63,6 +63,7 @@ public final class ShardReplica: Sendable {
         try ShardIdentity.claim(
             directory: configuration.directory, shard: configuration.name, cluster: configuration.cluster)
         try SnapshotFolder(directory: configuration.directory).settle()
+        try AbsentReplica.requireDatabase(configuration)
         let expiries = ExpiryClock(clock)
         var options = configuration.databaseOptions
         options.expiries = expiries
@@ -107,7 +108,9 @@ public final class ShardReplica: Sendable {
         self.clock = clock
         self.expiries = expiries
         self.logger = logger
-        compaction = ShardCompaction(shard: configuration.name, database: database, clock: clock, logger: logger)
+        damaged = ReplicaDamage(shard: configuration.name, logger: logger)
+        compaction = ShardCompaction(
+            shard: configuration.name, database: database, damage: damaged, clock: clock, logger: logger)
         scrub = ShardScrub(configuration, database: database, clock: clock, logger: logger)
         snapshots = try SnapshotSource(
             configuration, database: database, log: log, shared: shared, clock: clock, logger: logger)
@@ -118,8 +121,9 @@ public final class ShardReplica: Sendable {
         var core = WriterCore(
             configuration: configuration, role: role, position: position,
             latestSequence: try database.latestSequence(), promise: try promises.load(), sink: sink,
-            values: database, promises: promises, log: commits, inbox: inbox, clock: clock,
+            values: WatchedValues(database: database, damage: damaged), promises: promises, log: commits, inbox: inbox, clock: clock,
             expiries: expiries, logger: logger)
+        core.damage = damaged
         published = core.published
         let joining = try JoiningMark.open(
             configuration, isLeader: core.role.isLeader, isEmpty: position == .start, logger: logger)
@@ -176,13 +180,20 @@ public final class ShardReplica: Sendable {
     ///
     /// Throws as ``LSM/Database/read(key:tier:_:)-(UnsafeRawBufferPointer,_,_)``.
     public func read(key: UnsafeRawBufferPointer, tier: ReadTier, _ body: (Lookup) -> Void) throws(KVError) {
-        try database.read(key: key, tier: tier) { lookup in
-            // The clock is read for values that expire, and for no others.
-            if case .value(let value) = lookup, value.expiresMilliseconds != nil, value.isExpired(at: expiries.now()) {
-                body(.missing)
-            } else {
-                body(lookup)
+        do throws(KVError) {
+            try database.read(key: key, tier: tier) { lookup in
+                // The clock is read for values that expire, and for no others.
+                if case .value(let value) = lookup, value.expiresMilliseconds != nil,
+                    value.isExpired(at: expiries.now())
+                {
+                    body(.missing)
+                } else {
+                    body(lookup)
+                }
             }
+        } catch {
+            damaged.note(error, foundBy: .read)
+            throw error
         }
     }
 
@@ -309,7 +320,7 @@ public final class ShardReplica: Sendable {
     func close<Value: Sendable>(
         then last: @escaping @Sendable () throws(KVError) -> Value
     ) async throws(KVError) -> Value {
-        inbox.refuse(KVError(.unavailable, "the shard \(configuration.name) is closed"))
+        inbox.close(KVError(.unavailable, "the shard \(configuration.name) is closed"))
         return try await writer.finish { [self] () throws(KVError) in
             scrub.close()
             log.close()

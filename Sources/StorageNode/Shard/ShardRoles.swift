@@ -61,7 +61,7 @@ extension ShardReplica {
     ///
     /// Throws `KVError`: `.corrupted`, `.storageFailed`, `.unavailable` once closed.
     public func history() throws(KVError) -> TermHistory {
-        try TermHistory(of: database, shard: configuration.name)
+        try damaged.noting(.read) { () throws(KVError) in try TermHistory(of: database, shard: configuration.name) }
     }
 }
 

@@ -38,8 +38,10 @@ extension ShardReplica {
     ) throws(KVError) -> ShardScanPage {
         let bounds = ScanBounds(lower: range.lower, upper: range.upper, isReverse: range.isReverse)
         var builder = ShardScanBuilder(range, limits, keysOnly: keysOnly, now: expiries.now())
-        try database.scan(bounds, isLong: limits.records > ShardScanBuilder.shortRecordsMax) { key, value in
-            builder.take(key, value, belongs: belongs(key))
+        try damaged.noting(.scan) { () throws(KVError) in
+            try database.scan(bounds, isLong: limits.records > ShardScanBuilder.shortRecordsMax) { key, value in
+                builder.take(key, value, belongs: belongs(key))
+            }
         }
         return builder.result
     }

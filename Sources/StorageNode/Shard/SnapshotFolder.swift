@@ -9,10 +9,13 @@ import Wire
 ///                    place, whatever happens
 ///     db.new.json    the snapshot's manifest
 ///     db.old/        the database before, on its way out
+///     db.damaged/    a damaged database that was kept, because it may be the only place of some writes; stays
 ///
 /// Every call blocks.
 struct SnapshotFolder: Sendable {
     static let completeMark = "SNAPSHOT-COMPLETE"
+    /// What stands in it if the database before is to be kept.
+    private static let keepingMark = Array("keep the database as db.damaged\n".utf8)
     private static let manifestBytesMax = 64 << 20
 
     /// The replica's own directory.
@@ -22,6 +25,8 @@ struct SnapshotFolder: Sendable {
     var staging: String { directory + "/db.new" }
     private var manifestPath: String { directory + "/db.new.json" }
     private var previous: String { directory + "/db.old" }
+    /// Removed by people only.
+    var setAside: String { directory + "/db.damaged" }
 
     // MARK: Receiving
 
@@ -101,9 +106,11 @@ struct SnapshotFolder: Sendable {
     }
 
     /// From here on the staging folder takes the database's place, now or when the replica is opened next.
-    func markComplete() throws(KVError) {
+    /// - Parameter keepsDatabase: the database is kept aside and not removed.
+    func markComplete(keepsDatabase: Bool = false) throws(KVError) {
         try Files.sync(staging)
-        try Files.replace("\(staging)/\(SnapshotFolder.completeMark)", with: [])
+        try Files.replace(
+            "\(staging)/\(SnapshotFolder.completeMark)", with: keepsDatabase ? SnapshotFolder.keepingMark : [])
         try Files.sync(directory)
     }
 
@@ -119,11 +126,15 @@ struct SnapshotFolder: Sendable {
         var isDatabaseMarked: Bool
         /// There is a manifest and no staging folder.
         var hasLooseManifest: Bool
+        /// The staging folder's mark says that the database is to be kept.
+        var keepsDatabase = false
     }
 
     enum Step: Sendable, Hashable, CaseIterable {
         case removePrevious
         case moveDatabaseAside
+        /// Fails where one was kept before.
+        case keepDatabase
         case moveStagingIn
         /// Only where something else than this program has been at work.
         case moveDatabaseBack
@@ -138,6 +149,7 @@ struct SnapshotFolder: Sendable {
     static func nextStep(from state: State) -> Step? {
         if state.isStagingComplete {
             guard state.hasDatabase else { return .moveStagingIn }
+            if state.keepsDatabase { return .keepDatabase }
             return state.hasPrevious ? .removePrevious : .moveDatabaseAside
         }
         if state.hasPrevious { return state.hasDatabase ? .removePrevious : .moveDatabaseBack }
@@ -150,13 +162,23 @@ struct SnapshotFolder: Sendable {
             hasDatabase: Files.exists(database), hasPrevious: Files.exists(previous),
             isStagingComplete: Files.exists("\(staging)/\(SnapshotFolder.completeMark)"),
             isDatabaseMarked: Files.exists("\(database)/\(SnapshotFolder.completeMark)"),
-            hasLooseManifest: Files.exists(manifestPath) && !Files.exists(staging))
+            hasLooseManifest: Files.exists(manifestPath) && !Files.exists(staging), keepsDatabase: keepsDatabase)
+    }
+
+    /// Anything in the mark has the database kept: that is the safe way round.
+    private var keepsDatabase: Bool {
+        do throws(KVError) {
+            return try Files.bytes(of: "\(staging)/\(SnapshotFolder.completeMark)") ?? 0 > 0
+        } catch {
+            return true
+        }
     }
 
     func perform(_ step: Step) throws(KVError) {
         switch step {
         case .removePrevious: try Files.removeTree(previous)
         case .moveDatabaseAside: try Files.move(database, to: previous)
+        case .keepDatabase: try Files.move(database, to: setAside)
         case .moveStagingIn: try Files.move(staging, to: database)
         case .moveDatabaseBack: try Files.move(previous, to: database)
         case .removeMark: try Files.removeTree("\(database)/\(SnapshotFolder.completeMark)")

@@ -18,33 +18,71 @@ struct SnapshotInstall {
     ///
     /// Throws `KVError`, and the old database is still the one: `.snapshotMismatch` where that has more of the same
     /// history, or what kept its surplus from being saved.
-    /// - Parameter isDiverged: the leader does not have the batch at which the replica ends.
-    func run(_ manifest: SnapshotManifest, isDiverged: Bool) throws(KVError) -> DivergedWrites? {
+    /// - Parameters:
+    ///   - isDiverged: the leader does not have the batch at which the replica ends.
+    ///   - damaged: nil for a replica that is whole. What cannot be saved of a damaged one is kept as it is.
+    func run(
+        _ manifest: SnapshotManifest, isDiverged: Bool, damaged: Damaged? = nil
+    ) throws(KVError) -> (diverged: DivergedWrites?, setAside: String?) {
         let folder = SnapshotFolder(directory: configuration.directory)
-        let saved = try saveSurplus(over: manifest, folder, isDiverged)
-        try folder.markComplete()
+        let (saved, isComplete) = try saveSurplus(over: manifest, folder, isDiverged, damaged)
+        if !isComplete {
+            guard !Files.exists(folder.setAside) else {
+                throw KVError(
+                    .storageFailed,
+                    "the damaged database of \(configuration.name) may hold writes that are nowhere else, and there is a "
+                        + "\(folder.setAside) already: look at that and remove it")
+            }
+        }
+        try folder.markComplete(keepsDatabase: !isComplete)
         try folder.settle()
-        return saved
+        return (saved, isComplete ? nil : folder.setAside)
+    }
+
+    /// What is known of a damaged replica.
+    struct Damaged {
+        /// The snapshot's history holds everything that it had.
+        var isContained: Bool
+        /// Where it ended, at least; nil if that is not known.
+        var end: LogPosition?
+    }
+
+    /// Returns also whether nothing is left that could be in the database alone.
+    private func saveSurplus(
+        over manifest: SnapshotManifest, _ folder: SnapshotFolder, _ isDiverged: Bool, _ damaged: Damaged?
+    ) throws(KVError) -> (DivergedWrites?, isComplete: Bool) {
+        guard let damaged else { return (try saveSurplus(over: manifest, folder, isDiverged).saved, true) }
+        if damaged.isContained { return (nil, true) }
+        do throws(KVError) {
+            guard Files.exists(folder.database + "/CURRENT") else { return (nil, false) }
+            let (saved, end) = try saveSurplus(over: manifest, folder, isDiverged)
+            return (saved, end >= damaged.end ?? .start && saved?.isComplete ?? true)
+        } catch  where error.code == .corrupted {
+            logger.error(
+                "cannot read what only this replica may have: \(error)", metadata: ["shard": "\(configuration.name)"])
+            return (nil, false)
+        }
     }
 
     private func saveSurplus(
         over manifest: SnapshotManifest, _ folder: SnapshotFolder, _ isDiverged: Bool
-    ) throws(KVError) -> DivergedWrites? {
-        guard Files.exists(folder.database + "/CURRENT") else { return nil }
+    ) throws(KVError) -> (saved: DivergedWrites?, end: LogPosition) {
+        guard Files.exists(folder.database + "/CURRENT") else { return (nil, .start) }
         let database = try Database(
             path: folder.database, shared: shared, options: configuration.databaseOptions)
-        let saved: Result<DivergedWrites?, KVError> = Result { () throws(KVError) in
+        let saved: Result<(DivergedWrites?, LogPosition), KVError> = Result { () throws(KVError) in
             let own = try TermHistory(of: database, shard: configuration.name)
             try SnapshotReception.check(manifest, against: .init(history: own, newestTerm: own.end.term))
             let theirs = try SnapshotChecks.history(of: manifest)
             let common =
                 isDiverged
                 ? try fork(of: database, own, from: theirs, in: folder.staging) : own.common(with: theirs)
-            guard common.lsn < own.end.lsn else { return nil }
-            return try SurplusExport(
+            guard common.lsn < own.end.lsn else { return (nil, own.end) }
+            let saved = try SurplusExport(
                 database: database, files: DivergedFiles(directory: configuration.divergedDirectory),
                 shard: configuration.name, wallMilliseconds: clock.bounded.read().now(), logger: logger
             ).save(common.lsn + 1...own.end.lsn, after: common)
+            return (saved, own.end)
         }
         try database.close()
         return try saved.get()
@@ -72,6 +110,8 @@ public struct SnapshotInstallation: Sendable {
     public var replaced: LogPosition
     /// What it had that the shard's history has not; nil where there was nothing.
     public var diverged: DivergedWrites?
+    /// Where its damaged database is kept, as that may hold more; nil if it is gone.
+    public var setAside: String?
 }
 
 extension ShardReplica {
@@ -79,15 +119,15 @@ extension ShardReplica {
 
     /// Takes a checkpoint, or shares one that the log still reaches back to. Blocks, for long: reads all of it.
     ///
-    /// Throws `KVError`: `.notLeader`, `.overloaded` while another is being made, `.corrupted` if a file of it is damaged,
-    /// which is noted as this replica's damage, `.storageFull`, `.storageFailed`, `.unavailable` once closed.
-    public func openSnapshot() throws(KVError) -> SnapshotManifest {
+    /// Throws `KVError`: `.notLeader`, `.overloaded` while another is being made, `.corrupted` if this replica is damaged,
+    /// `.storageFull`, `.storageFailed`, `.unavailable` once closed.
+    /// - Parameter lsn: where the follower stands that is to be rebuilt; the checkpoint ends no earlier, if the log does not.
+    public func openSnapshot(atLeast lsn: UInt64 = 0) throws(KVError) -> SnapshotManifest {
         try requireLeader()
-        do throws(KVError) {
-            return try snapshots.open(leaderTerm: role.term)
-        } catch {
-            if error.code == .corrupted { note(damage: error) }
-            throw error
+        // What is damaged here must not take the place of what is whole elsewhere.
+        if let damage { throw damage }
+        return try damaged.noting(.snapshot) { () throws(KVError) in
+            try snapshots.open(leaderTerm: role.term, atLeast: lsn)
         }
     }
 
@@ -152,7 +192,10 @@ extension ShardReplica {
     /// Takes nothing of older leaders from here on, as batches of that leader would have it. Blocks.
     private func promise(_ leaderTerm: UInt64) throws(KVError) {
         let answer = AwaitedOutcome()
-        try apply([], leaderTerm: leaderTerm) { answer.put($0) }
+        let request = ApplyRequest(frames: [], leaderTerm: leaderTerm, isTermOnly: true) { answer.put($0) }
+        if try inbox.add(.apply(request), WriterInbox.Load(bytes: 0, operations: 1), evenIfStopped: true) {
+            writer.wake()
+        }
         guard let outcome = answer.wait(milliseconds: ShardReplica.promiseMilliseconds) else {
             throw KVError(.overloaded, "the writer of \(configuration.name) is busy; try again in a moment")
         }
@@ -163,7 +206,11 @@ extension ShardReplica {
         guard !role.isLeader else {
             throw KVError(.staleTerm, "this node leads \(configuration.name) and takes no snapshot of it")
         }
-        return SnapshotReception.Own(history: try history(), newestTerm: newestTerm)
+        do throws(KVError) {
+            return SnapshotReception.Own(history: try history(), newestTerm: newestTerm, position: position)
+        } catch  where error.code == .corrupted {
+            return SnapshotReception.Own(history: nil, newestTerm: newestTerm, position: position)
+        }
     }
 
     /// Verifies what was received, all of it; reads go on meanwhile. Blocks, for long. ``installSnapshot(_:)`` or
@@ -190,8 +237,7 @@ extension ShardReplica {
     ) async throws(KVError) -> SnapshotInstallation {
         let install = SnapshotInstall(
             configuration: configuration, shared: shared, clock: clock, logger: logger)
-        let replaced = position
-        let diverged = try await close { [published, configuration] () throws(KVError) in
+        let (outcome, replaced) = try await close { [published, configuration, log, damage] () throws(KVError) in
             // Nothing is promised any more from here on, so this is the last word.
             guard !published.role.isLeader, published.newestTerm <= manifest.leaderTerm else {
                 throw KVError(
@@ -199,9 +245,22 @@ extension ShardReplica {
                     "\(configuration.name) has promised term \(published.newestTerm) meanwhile, the snapshot comes from "
                         + "term \(manifest.leaderTerm)")
             }
-            return try install.run(manifest, isDiverged: isDiverged)
+            // Nothing is written any more, so this is where it ends, whatever can be read of it.
+            let end = log.committed
+            let theirs = try SnapshotChecks.history(of: manifest)
+            let damaged = damage.map { _ in
+                SnapshotInstall.Damaged(isContained: !isDiverged && theirs.contains(end), end: end)
+            }
+            return (try install.run(manifest, isDiverged: isDiverged, damaged: damaged), end)
         }
-        return SnapshotInstallation(manifest: manifest, replaced: replaced, diverged: diverged)
+        return SnapshotInstallation(
+            manifest: manifest, replaced: replaced, diverged: outcome.diverged, setAside: outcome.setAside)
+    }
+
+    /// The damaged database that was kept when this replica was rebuilt; nil if there is none. Blocks.
+    public var setAside: String? {
+        let folder = SnapshotFolder(directory: configuration.directory).setAside
+        return Files.exists(folder) ? folder : nil
     }
 
     /// The saved writes of this shard that its history has not, newest last. Blocks.

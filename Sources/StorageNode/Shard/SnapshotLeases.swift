@@ -33,15 +33,20 @@ struct SnapshotLeases: Sendable {
         for index in leases.indices where leases[index].position.term < term { leases[index].isRetired = true }
     }
 
-    /// - Parameter logFirstLsn: the oldest lsn in the log; nil where there is no log.
+    /// - Parameters:
+    ///   - logFirstLsn: the oldest lsn in the log; nil where there is no log.
+    ///   - atLeast: where the follower stands that is to be rebuilt: it takes nothing that ends before.
     ///
     /// Throws `KVError(.overloaded)` while another is being made, and where there are too many.
-    mutating func open(logFirstLsn: UInt64?, committed: LogPosition, now: UInt64) throws(KVError) -> Opening {
+    mutating func open(
+        logFirstLsn: UInt64?, atLeast: UInt64 = 0, committed: LogPosition, now: UInt64
+    ) throws(KVError) -> Opening {
         // One that the log does not reach back to would lead to the next snapshot and never to the log. A reader has to
         // find its own batch there, as the proof that it has the same history; the newest one is known without a log.
         let first = logFirstLsn ?? .max
         if let index = leases.lastIndex(where: {
-            !$0.isRetired && (first <= max($0.position.lsn, 1) || $0.position == committed)
+            !$0.isRetired && $0.position.lsn >= min(atLeast, committed.lsn)
+                && (first <= max($0.position.lsn, 1) || $0.position == committed)
         }) {
             leases[index].users += 1
             leases[index].lastUsedMilliseconds = now

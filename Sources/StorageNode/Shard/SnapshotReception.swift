@@ -35,9 +35,12 @@ struct SnapshotReception: Sendable {
 
     /// What this replica is and has, which a snapshot must go beyond.
     struct Own: Sendable {
-        var history: TermHistory
+        /// Nil if it cannot be read.
+        var history: TermHistory?
         /// The highest term seen or promised.
         var newestTerm: UInt64
+        /// Where it ends, at least; nil if that is not known.
+        var position: LogPosition?
     }
 
     /// Takes up what was on disk when the node started.
@@ -106,12 +109,19 @@ struct SnapshotReception: Sendable {
                 "the snapshot comes from term \(manifest.leaderTerm), this replica knows term \(own.newestTerm)")
         }
         let theirs = try SnapshotChecks.history(of: manifest)
-        guard theirs.surplus(over: own.history) != nil || own.history.surplus(over: theirs) == nil else {
-            throw KVError(
-                .snapshotMismatch,
-                "the snapshot ends at lsn \(theirs.end.lsn), this replica has the same history up to lsn "
-                    + "\(own.history.end.lsn)")
+        guard let history = own.history else {
+            guard let end = own.position, end.term == theirs.end.term, end.lsn > theirs.end.lsn else { return }
+            throw mismatch(theirs.end, end)
         }
+        guard theirs.surplus(over: history) != nil || history.surplus(over: theirs) == nil else {
+            throw mismatch(theirs.end, history.end)
+        }
+    }
+
+    private static func mismatch(_ theirs: LogPosition, _ own: LogPosition) -> KVError {
+        KVError(
+            .snapshotMismatch,
+            "the snapshot ends at lsn \(theirs.lsn), this replica has the same history up to lsn \(own.lsn)")
     }
 
     // MARK: Receiving

@@ -70,7 +70,7 @@ final class SnapshotSource: Sendable {
     ///
     /// Throws `KVError`: `.overloaded` while another is being made, `.corrupted` for a damaged table, `.storageFull`,
     /// `.storageFailed`, `.unavailable` once closed.
-    func open(leaderTerm: UInt64) throws(KVError) -> SnapshotManifest {
+    func open(leaderTerm: UInt64, atLeast: UInt64 = 0) throws(KVError) -> SnapshotManifest {
         expire()
         // Looked up anew: RocksDB trims the log by itself too, and says nothing.
         let firstLsn = try log.lookUpFirstLsn()
@@ -79,7 +79,8 @@ final class SnapshotSource: Sendable {
         let shareable = try state.withLock { state throws(KVError) -> SnapshotManifest? in
             guard !state.isClosed else { throw SnapshotSource.closed(configuration.name) }
             state.leases.retire(before: leaderTerm)
-            guard case .share(let id) = try state.leases.open(logFirstLsn: firstLsn, committed: committed, now: now)
+            guard case .share(let id) = try state.leases.open(
+                logFirstLsn: firstLsn, atLeast: atLeast, committed: committed, now: now)
             else { return nil }
             return state.manifests[id]
         }

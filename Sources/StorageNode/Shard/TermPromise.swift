@@ -48,8 +48,7 @@ struct PromiseFile: PromiseStore {
     private func damaged() -> KVError {
         KVError(
             .corrupted,
-            "\(path) is damaged, so it is not known what this replica has promised: move the replica's directory "
-                + "away and let it be rebuilt from its leader")
+            "\(path) is damaged, so it is not known what this replica has promised: it has to be rebuilt from its leader")
     }
 
     /// Blocks.

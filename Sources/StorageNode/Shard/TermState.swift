@@ -63,6 +63,9 @@ struct TermState {
         role = .follower(term: max(term, newestTerm))
     }
 
+    /// There is such a term; for a follower.
+    mutating func hear(of term: UInt64) { role = .follower(term: max(term, newestTerm)) }
+
     // MARK: Promising
 
     /// The promise to keep before a candidate is told that it has it; nil where it has it already.

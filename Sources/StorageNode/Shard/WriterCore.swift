@@ -28,6 +28,8 @@ struct WriterCore {
     var stops: PositionStops
     /// While this replica is joining.
     var joining: JoiningMark?
+    /// Told where a write fails because something is damaged.
+    var damage: ReplicaDamage?
     /// The newest batch written.
     private(set) var position: LogPosition
     private(set) var failure: KVError?
@@ -318,6 +320,7 @@ struct WriterCore {
             "\(configuration.name) takes no writes since one failed: "
                 + "fix the cause and restart the node: \(cause.message)", cause: cause.cause)
         failure = stopped
+        damage?.note(cause, foundBy: .write)
         unsyncedSinceMilliseconds = nil
         inbox.refuse(stopped)
         logger.error("\(stopped.message)", metadata: ["shard": "\(configuration.name)"])
@@ -352,7 +355,8 @@ struct WriterCore {
     /// The last fsync of a clean shutdown, in every durability.
     mutating func syncForClose() throws(KVError) {
         unsyncedSinceMilliseconds = nil
-        guard configuration.durability != .always, failure == nil else { return }
+        // A damaged one is to be replaced, and what it could not sync is read from its files.
+        guard configuration.durability != .always, failure == nil, damage?.error == nil else { return }
         try sink.syncWAL()
         log.synced = position
     }

@@ -24,6 +24,8 @@ final class WriterInbox: Sendable {
         var load = Load()
         var taken = Load()
         var refusal: KVError?
+        /// The refusal is for good.
+        var isClosed = false
     }
 
     private let state = Mutex(State())
@@ -48,11 +50,13 @@ final class WriterInbox: Sendable {
 
     /// Adds an item; true where the inbox was empty, so that the writer has to be woken.
     ///
+    /// - Parameter evenIfStopped: also after a failed write, but not once closed.
+    ///
     /// Throws `KVError(.overloaded)` where it is full (a single item is taken whatever its size) or where the process has no
     /// room beyond the shard's share, or the refusal.
-    func add(_ item: Item, _ load: Load) throws(KVError) -> Bool {
+    func add(_ item: Item, _ load: Load, evenIfStopped: Bool = false) throws(KVError) -> Bool {
         let result: Result<Bool, KVError> = state.withLock { state in
-            if let refusal = state.refusal { return .failure(refusal) }
+            if let refusal = state.refusal, state.isClosed || !evenIfStopped { return .failure(refusal) }
             guard
                 state.load.operations == 0
                     || (state.load.bytes + load.bytes <= bytesMax
@@ -106,6 +110,14 @@ final class WriterInbox: Sendable {
     func refuse(_ reason: KVError) {
         state.withLock { state in
             if state.refusal == nil { state.refusal = reason }
+        }
+    }
+
+    /// Refuses everything for good; what is inside is still the writer's to answer.
+    func close(_ reason: KVError) {
+        state.withLock { state in
+            if state.refusal == nil { state.refusal = reason }
+            state.isClosed = true
         }
     }
 

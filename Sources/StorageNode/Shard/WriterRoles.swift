@@ -81,7 +81,8 @@ extension WriterCore {
 
     mutating func beginHold(milliseconds: UInt64) throws(KVError) -> WriteHold {
         endHoldIfDue()
-        if let failure { throw failure }
+        // With damage found there is nothing to mend and start again: others lead, and have what was acknowledged.
+        if let failure, damage?.error == nil { throw failure }
         guard hold == nil else {
             throw KVError(.unavailable, "the writes of \(configuration.name) are held already; try again in a moment")
         }
