@@ -11,6 +11,9 @@ extension Database {
         /// What RocksDB would answer to a write, if it takes none.
         public var stopped: String?
 
+        /// Whether it has come upon damage.
+        public var isCorrupted: Bool { stopped?.hasPrefix("Corruption") ?? false }
+
         public init(errors: UInt64, isPending: Bool, stopped: String?) {
             self.errors = errors
             self.isPending = isPending

@@ -219,23 +219,4 @@ public final class AbsentReplica: RebuildableReplica {
             return true
         }
     }
-
-    // MARK: Absence
-
-    /// A replica that has a promise or a mark has had a database.
-    ///
-    /// Throws `KVError(.corrupted)` if there is none, or only a part of one. Blocks.
-    static func requireDatabase(_ configuration: ShardConfiguration) throws(KVError) {
-        let directory = configuration.directory
-        guard !Files.exists("\(directory)/db/CURRENT") else { return }
-        let names = try Files.names(in: "\(directory)/db") ?? []
-        guard
-            names.contains(where: { $0.hasSuffix(".sst") }) || Files.exists("\(directory)/\(PromiseFile.fileName)")
-                || Files.exists("\(directory)/\(SyncedMark.fileName)")
-        else { return }
-        throw KVError(
-            .corrupted,
-            "the database of \(configuration.name) in \(directory)/db is gone or has no CURRENT: put it back, or have "
-                + "another replica lead with kv failover \(configuration.name), and this one is rebuilt")
-    }
 }

@@ -50,6 +50,9 @@ extension ShardReplica {
     public func lookAtBackgroundWork() {
         // A database that is closed meanwhile is no news.
         guard let work = try? database.backgroundWork() else { return }
+        if work.isCorrupted, let reason = work.stopped {
+            note(damage: KVError(.corrupted, "a flush or compaction came upon damage: \(reason)"), foundBy: .background)
+        }
         switch background.note(work, shard: configuration.name) {
         case .failed(let reason):
             logger.error(

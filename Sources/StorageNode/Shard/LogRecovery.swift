@@ -176,7 +176,9 @@ extension LogRecovery {
     init(_ configuration: ShardConfiguration) throws(KVError) {
         let database = configuration.directory + "/db"
         let kept = try SyncedMark.load(from: configuration.directory)
-        if kept != .nothing, try LogFile.oldestNeeded(in: database) == nil {
+        // Whoever has a mark, or has promised something, has had a database.
+        let isNew = kept == .nothing && !Files.exists("\(configuration.directory)/\(PromiseFile.fileName)")
+        if !isNew, try LogFile.oldestNeeded(in: database) == nil {
             throw KVError(
                 .corrupted,
                 "\(database) is gone, which held the data of \(configuration.name): put it back, or have another replica lead "

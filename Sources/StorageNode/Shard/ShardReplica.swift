@@ -63,7 +63,6 @@ public final class ShardReplica: Sendable {
         try ShardIdentity.claim(
             directory: configuration.directory, shard: configuration.name, cluster: configuration.cluster)
         try SnapshotFolder(directory: configuration.directory).settle()
-        try AbsentReplica.requireDatabase(configuration)
         let expiries = ExpiryClock(clock)
         var options = configuration.databaseOptions
         options.expiries = expiries
