@@ -60,6 +60,22 @@ import Wire
         withExtendedLifetime(pair) {}
     }
 
+    /// A log that is only kept for followers is no data of the replica: it is put aside. One that is to be replayed is.
+    @Test func logsAreRead() async throws {
+        let (pair, replica, _) = try await open()
+        try await pair.write(300..<400)
+        let archive = "\(replica.database.path)/archive"
+        let kept = try #require(LogFile.list(in: archive).last)
+        try Damage.flipBit(ofFile: "\(archive)/\(kept.name)")
+        #expect(try await scrubbed(replica).damage.isEmpty)
+        #expect(LogFile.list(in: archive).isEmpty)
+        let live = try #require(LogFile.list(in: replica.database.path).last)
+        try Damage.flipBit(ofFile: "\(replica.database.path)/\(live.name)")
+        let report = try await scrubbed(replica)
+        #expect(report.damage == ["\(replica.database.path)/\(live.name) cannot be read to its end"])
+        try await replica.close()
+    }
+
     /// Tables come and go while a slow pass reads; what is gone is no damage.
     @Test func whatCompactionsReplaceIsNoDamage() async throws {
         let (pair, replica, _) = try await open()

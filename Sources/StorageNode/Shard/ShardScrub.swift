@@ -20,6 +20,8 @@ final class ShardScrub: Sendable {
 
     /// From one note of a slow pass's position to the next.
     private static let saveMilliseconds: UInt64 = 10_000
+    /// Log that is read without a pause.
+    private static let logBytesAtOnce = 256 << 10
 
     private let configuration: ShardConfiguration
     private let database: Database
@@ -162,28 +164,43 @@ final class ShardScrub: Sendable {
 
     /// Throws `KVError`: `.unavailable` where the pass is to end, `.storageFailed`.
     private func checkLogs(_ pass: ScrubPass, _ found: (KVError) -> Void) throws(KVError) {
-        let live = LogFile.list(in: database.path)
-        for log in live {
-            guard pass.allow(Int(clamping: log.bytes)) else { throw ScrubPass.ended }
-            let path = "\(database.path)/\(log.name)"
-            do throws(KVError) {
-                let check = try LogFileCheck.run(path: path) { _ in true }
+        let live = LogFile.list(in: database.path).map { "\(database.path)/\($0.name)" }
+        var isKeptDamaged = false
+        for path in try database.logPaths() {
+            guard let ending = try ending(ofLogAt: path, pass), ending != .clean else { continue }
+            if !live.contains(path) {
+                isKeptDamaged = true
+            } else if ending != .cutOff || path != live.last {
                 // The end of the newest is being written.
-                guard check.ending != .clean, log != live.last || check.ending != .cutOff, Files.exists(path) else {
-                    continue
-                }
-                note(
-                    KVError(.corrupted, "\(path) cannot be read behind byte \(check.soundBytes)"), pass, found)
-            } catch {
-                // One that no data needs any more goes at any time.
-                if Files.exists(path) { throw error }
+                note(KVError(.corrupted, "\(path) cannot be read to its end"), pass, found)
             }
         }
-        let aside = try database.setUnreadableLogsAside()
-        guard aside > 0 else { return }
+        // No data is in danger there.
+        guard isKeptDamaged, case let aside = try database.setUnreadableLogsAside(), aside > 0 else { return }
         logger.warning(
             "logs that were kept for followers cannot be read: a follower that needs them gets a snapshot",
             metadata: ["shard": "\(configuration.name)", "files": "\(aside)"])
+    }
+
+    /// nil if it has moved to the archive or gone, as one that no data needs any more does at any time.
+    private func ending(ofLogAt path: String, _ pass: ScrubPass) throws(KVError) -> LogFileCheck.Ending? {
+        // Records can be short, and a pause for each would be longer than it should.
+        var unpaid = 0
+        do throws(KVError) {
+            let check = try LogFileCheck.run(path: path) { record throws(KVError) in
+                unpaid += record.count
+                guard unpaid >= ShardScrub.logBytesAtOnce else { return true }
+                guard pass.allow(unpaid) else { throw ScrubPass.ended }
+                unpaid = 0
+                return true
+            }
+            guard pass.allow(unpaid) else { throw ScrubPass.ended }
+            return Files.exists(path) ? check.ending : nil
+        } catch {
+            if error.code == .unavailable { throw error }
+            // What the disk cannot give back is as lost as what has other bits.
+            return Files.exists(path) ? .damaged : nil
+        }
     }
 
     /// What is not in the database.
