@@ -17,6 +17,7 @@ STOP_SECONDS_MAX=${CLUSTER_STOP_SECONDS:-30}
 
 # In the order in which they start; they stop in the reverse order.
 ROLES=(node-1 node-2 node-3 replicator router)
+PROGRAMS=(storage-node router replicator kv)
 
 # git and the C++ compiler are what SwiftPM fetches and builds the dependencies with.
 PACKAGES=(librocksdb-dev libcurl4-openssl-dev curl ca-certificates git g++)

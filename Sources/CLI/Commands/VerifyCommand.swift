@@ -105,7 +105,9 @@ struct ShardVerification {
             for address in shard.replicas {
                 group.addTask {
                     do throws(KVError) {
-                        return (address, .success(try await digest(of: address, request)))
+                        // Bound first: returned from within the tuple it crashes programs built with -O (Swift 6.3.1).
+                        let document = try await digest(of: address, request)
+                        return (address, .success(document))
                     } catch {
                         return (address, .failure(error))
                     }

@@ -101,7 +101,9 @@ struct Promotion {
             for peer in peers {
                 group.addTask {
                     do throws(PeerFailure) {
-                        return (peer, Promotion.answer(try await question(peer)))
+                        // Bound first: returned from within the tuple it crashes programs built with -O (Swift 6.3.1).
+                        let document = try await question(peer)
+                        return (peer, Promotion.answer(document))
                     } catch {
                         guard case .problem(_, let detail) = error else { return (peer, .silent("\(error)")) }
                         return (peer, .refused(detail))

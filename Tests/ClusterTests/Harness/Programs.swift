@@ -1,12 +1,15 @@
 import FoundationEssentials
 import Glibc
 
-/// The built programs, beside the test executable.
+/// The built programs: those in the folder that `DISTRIBKV_PROGRAMS` names, else those beside the test executable.
+/// `compose/test` has the tests run the release programs, as `compose/up` builds them.
 enum Program: String, CaseIterable {
     case storageNode = "storage-node"
     case router, replicator, kv
 
-    private static let folder: String = {
+    private static let folder = ProcessInfo.processInfo.environment["DISTRIBKV_PROGRAMS"] ?? besideTests
+
+    static let besideTests: String = {
         let path = withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(PATH_MAX)) { buffer in
             let count = buffer.baseAddress.map { readlink("/proc/self/exe", $0, buffer.count) } ?? 0
             return String(decoding: buffer.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
