@@ -141,7 +141,8 @@ let package = Package(
         .executableTarget(
             name: "fuzz",
             dependencies: [
-                "TestSupport", "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "LSM", "Shard",
+                "TestSupport", "Core", "Sharding", "Configuration", "HTTPServer", "Wire", "ServiceSupport", "LSM",
+                "Shard",
                 "StorageNodeService", nioCore, nioHTTP1, nioEmbedded, argumentParser,
             ], path: "Tests/Fuzz", exclude: ["run"], swiftSettings: settings),
         tests("FuzzTests", ["fuzz"]),

@@ -17,13 +17,15 @@ extension ClusterTests {
         }
 
         /// Keys of a shard with their values, on all replicas and in tables.
-        private static func write(_ count: Int, to shard: String, of cluster: TestCluster) async throws -> [String: String]
+        private static func write(_ count: Int, to shard: String, of cluster: TestCluster) async throws -> [String:
+            String]
         {
             let tag = try cluster.tag(for: shard)
             var values: [String: String] = [:]
             for number in 0..<count {
                 let key = "\(tag)-\(1_000 + number)"
-                values[key] = "\(key) " + (0..<20).map { _ in String(UInt64.random(in: 0 ... .max), radix: 36) }.joined()
+                values[key] =
+                    "\(key) " + (0..<20).map { _ in String(UInt64.random(in: 0 ... .max), radix: 36) }.joined()
             }
             for (key, value) in values {
                 let leader = cluster.leader(of: Array(key.utf8))

@@ -216,7 +216,8 @@ import Wire
         _ = machine(.snapshot(.turn(nil)))
         _ = machine(.snapshot(.opened(.opened(SnapshotTransferTests.manifest(files: [:])))))
         let install = machine(.snapshot(.offered(.receipt(SnapshotReceipt(id: "s1", files: [])))))
-        #expect(install.contains { $0.hasPrefix("install") && $0.contains("another history") == isDiverged }, "\(install)")
+        #expect(
+            install.contains { $0.hasPrefix("install") && $0.contains("another history") == isDiverged }, "\(install)")
         #expect(machine(.snapshot(.installed(.installed(position(30))))).last == "probe")
         #expect(machine(.probed(.position(position(30), .follower))) == ["whole"])
         _ = machine(.atTail)

@@ -270,7 +270,9 @@ import Wire
     }
 
     /// With `always` the mark of a clean stop is enough: what came from this term's leader is there still.
-    @Test(arguments: [Durability.always, .os]) func theMarkTellsWhetherSomethingIsKept(durability: Durability) async throws {
+    @Test(arguments: [Durability.always, .os]) func theMarkTellsWhetherSomethingIsKept(durability: Durability)
+        async throws
+    {
         let pair = try await SnapshotPair.open(writes: 50)
         var configuration = pair.followerConfiguration
         configuration.durability = durability

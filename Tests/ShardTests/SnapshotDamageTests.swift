@@ -33,20 +33,4 @@ import Wire
         try await follower.close()
         try await pair.leader.close()
     }
-
-    /// A table goes by a compaction and not by itself; while none is damaged that is there, snapshots are given.
-    @Test func whatIsGoneRefusesNothing() async throws {
-        let pair = try await SnapshotPair.open()
-        try pair.leader.database.flush()
-        let table = try #require(Damage.tables(in: pair.leader.database.path).first)
-        try Damage.flipBit(ofFile: table)
-        #expect(code { _ = try pair.leader.openSnapshot() } == .corrupted)
-        try Damage.flipBit(ofFile: table)
-        #expect(code { _ = try pair.leader.openSnapshot() } == .corrupted)
-        // Rewrites what is whole again.
-        try pair.leader.database.compact()
-        let manifest = try pair.leader.openSnapshot()
-        #expect(manifest.files.contains { $0.name.hasSuffix(".sst") })
-        try await pair.leader.close()
-    }
 }

@@ -125,7 +125,7 @@ struct ClusterStatus: Encodable, Sendable {
         if let damage = status.damage {
             replica.state = "damaged: " + (status.snapshot.map(Self.rebuilding) ?? damage)
         } else if let failure = status.failure {
-            replica.state = status.state == .failed ? "refuses writes: \(failure)" : "fails: \(failure)"
+            replica.state = Self.failing(failure, status.state)
         } else if let snapshot = status.snapshot {
             replica.state = Self.rebuilding(snapshot)
         } else if status.state == .installing {
@@ -141,6 +141,11 @@ struct ClusterStatus: Encodable, Sendable {
             replica.state = role == .leader ? "leading" : "following"
         }
         return replica
+    }
+
+    private static func failing(_ failure: String, _ state: ReplicaState?) -> String {
+        if failure.hasPrefix("the replica is not open") { return failure }
+        return state == nil || state == .failed ? "refuses writes: \(failure)" : "fails: \(failure)"
     }
 
     /// `rebuilding 45 %, 120.0 MB/s, 8 s left`

@@ -13,7 +13,8 @@ extension CurlTransport {
     func openSnapshot(of leader: NodeAddress, shard: String, atLeast lsn: UInt64) async -> SnapshotOpening {
         do {
             let response = try await request(
-                .post, leader, "\(APIPath.snapshots(shard: shard))?lsn=\(lsn)", answerBytesMax: CurlTransport.manifestBytesMax,
+                .post, leader, "\(APIPath.snapshots(shard: shard))?lsn=\(lsn)",
+                answerBytesMax: CurlTransport.manifestBytesMax,
                 timeout: limits.snapshotWorkTimeout)
             guard response.status == 200 else {
                 let isDamaged = ProblemReading(response.body).type == Problem.Kind.corrupted.name

@@ -46,7 +46,9 @@ struct RocksDBStatus {
     /// Of opening a database that is there: a file that is gone is damage as well.
     func openingError(_ path: String) -> KVError {
         var failure = error("cannot open the database \(path)")
-        if text.contains("No such file or directory"), access("\(path)/CURRENT", F_OK) == 0 { failure.code = .corrupted }
+        if text.contains("No such file or directory"), access("\(path)/CURRENT", F_OK) == 0 {
+            failure.code = .corrupted
+        }
         return failure
     }
 

@@ -349,7 +349,8 @@ final class KeyHandler {
                 guard let target = KeyTarget(bytes) else { return problem }
                 do throws(Problem) {
                     let asked = Request(
-                        request: request, target: target, bytes: bytes, demands: try demands(of: request, target, bytes),
+                        request: request, target: target, bytes: bytes,
+                        demands: try demands(of: request, target, bytes),
                         exchange: exchange, mayWait: false)
                     let position = try target.withKey(in: bytes) { view.topology.position(of: HashSlot(key: $0)) }
                     return view.leads[position] ? problem : redirectToLeader(position, asked)

@@ -102,7 +102,8 @@ final class ShardAdmin: Sendable {
         }.get()
         let role = replica.role
         return HistoryDocument(
-            position: replica.document(at: history.end), history: history, newestTerm: newest.term, promisedTo: newest.candidate,
+            position: replica.document(at: history.end), history: history, newestTerm: newest.term,
+            promisedTo: newest.candidate,
             leaderLastSeen: role.isLeader ? nil : replica.freshness.leaderLastSeen)
     }
 

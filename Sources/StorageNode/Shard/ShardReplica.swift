@@ -70,8 +70,12 @@ public final class ShardReplica: Sendable {
         let recovered = try recovery.run()
         if recovered.end == nil, recovery.needsTables {
             // Opened for good it would forget the logs that were to be replayed, also if they come back.
-            let tables = try SnapshotSource.history(of: recovery.database, configuration, shared)
-            try recovery.require(tables.end)
+            var options = options
+            options.isReadOnly = true
+            let tables = try Database(path: recovery.database, shared: shared, options: options)
+            let end = try position(in: tables, shard: configuration.name)
+            try tables.close()
+            try recovery.require(end)
         }
         let database = try Database(path: recovery.database, shared: shared, options: options)
         // RocksDB makes the folder, and syncs what is in it but not its name.
@@ -120,7 +124,8 @@ public final class ShardReplica: Sendable {
         var core = WriterCore(
             configuration: configuration, role: role, position: position,
             latestSequence: try database.latestSequence(), promise: try promises.load(), sink: sink,
-            values: WatchedValues(database: database, damage: damaged), promises: promises, log: commits, inbox: inbox, clock: clock,
+            values: WatchedValues(database: database, damage: damaged), promises: promises, log: commits, inbox: inbox,
+            clock: clock,
             expiries: expiries, logger: logger)
         core.damage = damaged
         published = core.published

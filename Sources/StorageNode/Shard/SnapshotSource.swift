@@ -35,8 +35,6 @@ final class SnapshotSource: Sendable {
         var leases = SnapshotLeases()
         var manifests: [String: SnapshotManifest] = [:]
         var isClosed = false
-        /// The table that the last check found damaged.
-        var damaged: (name: String, error: KVError)?
     }
 
     private let configuration: ShardConfiguration
@@ -79,15 +77,15 @@ final class SnapshotSource: Sendable {
         let shareable = try state.withLock { state throws(KVError) -> SnapshotManifest? in
             guard !state.isClosed else { throw SnapshotSource.closed(configuration.name) }
             state.leases.retire(before: leaderTerm)
-            guard case .share(let id) = try state.leases.open(
-                logFirstLsn: firstLsn, atLeast: atLeast, committed: committed, now: now)
+            guard
+                case .share(let id) = try state.leases.open(
+                    logFirstLsn: firstLsn, atLeast: atLeast, committed: committed, now: now)
             else { return nil }
             return state.manifests[id]
         }
         if let shareable { return shareable }
         let id = SnapshotSource.newIdentifier()
         do throws(KVError) {
-            try refuseWhileDamaged()
             let manifest = try make(id, leaderTerm: leaderTerm)
             let position = try SnapshotChecks.history(of: manifest).end
             let isKept = state.withLock { state in
@@ -156,23 +154,10 @@ final class SnapshotSource: Sendable {
 
     /// Verifies every block of a table of the checkpoint in `path`.
     private func check(_ name: String, in path: String) throws(KVError) {
-        do throws(KVError) {
-            // A link to the database's own file, by whose name an operator knows it.
-            try TableCheck.verify(path: "\(path)/\(name)", knownAs: "\(database.path)/\(name)") { _ in
-                !database.isClosing
-            }
-        } catch {
-            if error.code == .corrupted { state.withLock { $0.damaged = (name, error) } }
-            throw error
+        // A link to the database's own file, by whose name an operator knows it.
+        try TableCheck.verify(path: "\(path)/\(name)", knownAs: "\(database.path)/\(name)") { _ in
+            !database.isClosing
         }
-    }
-
-    /// Who asks again while the table that was found damaged is still in the database gets the same answer, and nothing
-    /// is read for it.
-    private func refuseWhileDamaged() throws(KVError) {
-        guard let damaged = state.withLock({ $0.damaged }) else { return }
-        guard Files.exists("\(database.path)/\(damaged.name)") else { return }
-        throw damaged.error
     }
 
     /// The history of a checkpoint, as opening it for good will find it.

@@ -48,7 +48,8 @@ struct PromiseFile: PromiseStore {
     private func damaged() -> KVError {
         KVError(
             .corrupted,
-            "\(path) is damaged, so it is not known what this replica has promised: it has to be rebuilt from its leader")
+            "\(path) is damaged, so it is not known what this replica has promised: it has to be rebuilt from its leader"
+        )
     }
 
     /// Blocks.

@@ -2,7 +2,7 @@ import FoundationEssentials
 import Testing
 
 /// What a file of a data directory may suffer.
-enum Damage: String, CaseIterable, Sendable {
+enum FileDamage: String, CaseIterable, Sendable {
     case flipped = "a bit is wrong"
     case cut = "its end is missing"
     case removed = "it is gone"
@@ -53,7 +53,7 @@ struct DamageCase: Sendable {
     /// The one that has the value of this key, which is what is damaged.
     var holds: String?
     var place: Int?
-    var damages = Damage.allCases
+    var damages = FileDamage.allCases
 
     /// Every kind of file that a data directory can have.
     static let all: [DamageCase] = [
@@ -112,7 +112,7 @@ struct DamageCase: Sendable {
 
     /// Damages a node's file.
     /// - Returns: false if there is none of the kind.
-    func apply(_ damage: Damage, in directory: String, content: [String: [UInt8]]) throws -> Bool {
+    func apply(_ damage: FileDamage, in directory: String, content: [String: [UInt8]]) throws -> Bool {
         guard let holds else {
             let files = try files(in: directory)
             guard let file = isOldest ? files.first : files.last else { return false }
@@ -131,9 +131,9 @@ struct DamageCase: Sendable {
 
 /// The table of docs/operations.md.
 struct DamageTable {
-    private(set) var rows: [(file: String, damage: Damage, outcome: String)] = []
+    private(set) var rows: [(file: String, damage: FileDamage, outcome: String)] = []
 
-    mutating func add(_ file: String, _ damage: Damage, _ outcome: String) { rows.append((file, damage, outcome)) }
+    mutating func add(_ file: String, _ damage: FileDamage, _ outcome: String) { rows.append((file, damage, outcome)) }
 
     /// Damages of a file that end alike share a line.
     var markdown: String {
@@ -155,7 +155,7 @@ struct DamageTable {
         return lines.joined(separator: "\n") + "\n"
     }
 
-    static let begin = "<!-- damage: the table below is made by DamageTests -->\n"
+    static let begin = "<!-- damage: the table below is made by DamagedFileTests -->\n"
     static let end = "<!-- damage: end -->\n"
 
     /// The page with this table between its two marks; nil where they are missing.

@@ -204,10 +204,8 @@ extension ClusterTests {
                     try #require(ledger.acknowledgedCount < 1_000, "the memtable never gets full")
                     try await cluster.put("k", random.bytes(60_000), to: cluster.nodes[0], ledger)
                 }
-                await withKnownIssue("readiness goes by the writes that failed") {
-                    try await eventually("the node not to be ready", within: .seconds(5)) {
-                        try await HTTP.get(APIPath.readyz, from: cluster.nodes[0]).status == 503
-                    }
+                try await eventually("the node not to be ready", within: .seconds(5)) {
+                    try await HTTP.get(APIPath.readyz, from: cluster.nodes[0]).status == 503
                 }
             }
         }

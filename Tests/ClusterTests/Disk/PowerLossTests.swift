@@ -25,22 +25,18 @@ extension ClusterTests {
                 let count = PowerLoss.runs(isAlways ? 16 : 8)
                 let moments = loss.moments(
                     count, isAlways ? [.everything, nil, nil] : [nil, nil, .everything], using: &random)
-                try await withKnownIssue("a damaged archived log stops the node", isIntermittent: true) {
-                    try await loss.replay(moments, in: cluster.directory) { moment, image in
-                        let comment = "seed \(seed), \(durability), \(moment)"
-                        guard let found = try await Self.content(of: image, cluster, comment) else { return }
-                        let sent = history.sent(by: moment.time)
-                        let least = isAlways ? history.acknowledged(by: moment.time) : 0
-                        let kept = history.count(in: least...max(least, sent), explaining: found)
-                        #expect(
-                            kept != nil,
-                            """
-                            \(comment): the content is that after none of writes \(least)...\(sent); \
-                            \(history.explanation(of: found, sent: sent))
-                            """)
-                    }
-                } when: {
-                    !isAlways
+                try await loss.replay(moments, in: cluster.directory) { moment, image in
+                    let comment = "seed \(seed), \(durability), \(moment)"
+                    guard let found = try await Self.content(of: image, cluster, comment) else { return }
+                    let sent = history.sent(by: moment.time)
+                    let least = isAlways ? history.acknowledged(by: moment.time) : 0
+                    let kept = history.count(in: least...max(least, sent), explaining: found)
+                    #expect(
+                        kept != nil,
+                        """
+                        \(comment): the content is that after none of writes \(least)...\(sent); \
+                        \(history.explanation(of: found, sent: sent))
+                        """)
                 }
                 let directory = cluster.dataDirectory(0)
                 let again = try SimulatedDisk(at: directory, base: "\(cluster.directory)/base")
@@ -64,17 +60,14 @@ extension ClusterTests {
                 let moments =
                     loss.moments(PowerLoss.runs(4), [.everything, nil], using: &random)
                     + loss.moments(PowerLoss.runs(6), from: acknowledged, [.everything, nil], using: &random)
-                await withKnownIssue("names are not synced in their parents", isIntermittent: true) {
-                    let moments = moments.sorted { $0.time < $1.time }
-                    try await loss.replay(moments, in: cluster.directory) { moment, image in
-                        let comment = "seed \(seed), \(moment)"
-                        guard let found = try await Self.content(of: image, cluster, comment) else { return }
-                        let least = history.acknowledged(by: moment.time)
-                        let kept = history.count(
-                            in: least...max(least, history.sent(by: moment.time)), explaining: found)
-                        #expect(
-                            kept != nil, "\(comment): \(least) writes were acknowledged, \(found.count) keys are there")
-                    }
+                try await loss.replay(moments.sorted { $0.time < $1.time }, in: cluster.directory) { moment, image in
+                    let comment = "seed \(seed), \(moment)"
+                    guard let found = try await Self.content(of: image, cluster, comment) else { return }
+                    let least = history.acknowledged(by: moment.time)
+                    let kept = history.count(
+                        in: least...max(least, history.sent(by: moment.time)), explaining: found)
+                    #expect(
+                        kept != nil, "\(comment): \(least) writes were acknowledged, \(found.count) keys are there")
                 }
             }
         }

@@ -49,7 +49,7 @@ extension ClusterTests {
 
         /// - Returns: nil if there is no such file.
         private static func outcome(
-            of damage: Damage, to damaged: DamageCase, _ stage: DamageStage
+            of damage: FileDamage, to damaged: DamageCase, _ stage: DamageStage
         ) async throws -> String? {
             let cluster = stage.cluster
             let node = damaged.situation.node
@@ -68,10 +68,8 @@ extension ClusterTests {
             try await watch.expectSomebodyHasAll()
             let outcome = try await watch.outcome(process, log, isSettled: isSettled)
             await cluster.stopAll()
-            withKnownIssue("damage may hide and spread", isIntermittent: true) {
-                let wrong = watch.violations.sorted()
-                #expect(wrong.isEmpty, "\(comment): \(outcome): \(wrong.count): \(wrong.prefix(5))")
-            }
+            let wrong = watch.violations.sorted()
+            #expect(wrong.isEmpty, "\(comment): \(outcome): \(wrong.count): \(wrong.prefix(5))")
             return outcome
         }
     }
