@@ -98,6 +98,7 @@ struct DamageWatch {
         while process.isRunning {
             do {
                 if try await isWhole() { return true }
+                if try await leadsWithoutBeingOpen() { return false }
             } catch {
                 // It does not listen yet, or has just ended.
             }
@@ -105,6 +106,14 @@ struct DamageWatch {
             try await Task.sleep(for: .milliseconds(50))
         }
         return false
+    }
+
+    /// A leader that does not open stays so until somebody has another lead.
+    private func leadsWithoutBeingOpen() async throws -> Bool {
+        let status = try await HTTP.document(StorageNodeStatus.self, APIPath.status, from: cluster.nodes[node])
+        return status.shards.contains {
+            $0.role == .leader && $0.failure?.hasPrefix("the replica is not open") ?? false
+        }
     }
 
     private mutating func isWhole() async throws -> Bool {
