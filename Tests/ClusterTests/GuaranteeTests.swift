@@ -154,6 +154,8 @@ extension ClusterTests {
             var batch = WriteBatchBuilder()
             batch.put(key: ByteBuffer(string: key), version: version, value: ByteBuffer(bytes: value))
             try batch.finish().withUnsafeReadableBytes { try database.write($0, sync: true) }
+            // In the log it would be found: it is no batch of the shard.
+            try database.flush()
             try database.close()
         }
     }

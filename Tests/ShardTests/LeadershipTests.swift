@@ -47,8 +47,12 @@ import Wire
         }
         let file = configuration.directory + "/FENCE"
         let text = String(decoding: try #require(FileManager.default.contents(atPath: file)), as: UTF8.self)
-        #expect(text == "distribKV term promise, format 1\nterm = 7\ncandidate = 127.0.0.1:7002\n")
-        for damaged in ["", "distribKV", text.replacing("7002", with: "x"), text.replacing("= 7\n", with: "= -7\n")] {
+        #expect(
+            text.hasPrefix("distribKV term promise, format 2\nterm = 7\ncandidate = 127.0.0.1:7002\ncrc32c = "))
+        for damaged in [
+            "", "distribKV", text.replacing("7002", with: "x"), text.replacing("= 7\n", with: "= -7\n"),
+            text.replacing("= 7\n", with: "= 5\n"),
+        ] {
             try Data(damaged.utf8).write(to: URL(filePath: file))
             let error = #expect(throws: KVError.self) { _ = try ShardReplica.openTest(configuration) }
             #expect(error?.code == .corrupted && error?.message.contains("FENCE") == true, "\(damaged)")

@@ -30,7 +30,7 @@ public struct StorageNodeOptions: ParsableArguments {
         help: ArgumentHelp(
             """
             Opens this node's replica of that shard although its write-ahead log is damaged, without what is behind the \
-            damage: for a shard that has no other replica. What is cut off is kept. May be given several times.
+            damage: for a shard that has no other replica. What is cut off is kept. May be given several times, or several with commas.
             """, valueName: "shard"))
     public var dropDamagedLog: [String] = []
 

@@ -16,6 +16,8 @@ public struct DatabaseOptions: Sendable {
     /// Opens without a lock and writes nothing, not even what the log is replayed into: for checkpoints. Writing to it
     /// throws.
     public var isReadOnly = false
+    /// Where write-ahead logs are looked for, if not beside the tables.
+    package var logDirectory: String?
     /// Compactions drop what has expired by this clock; nil drops nothing.
     public var expiries: ExpiryClock?
     /// A table that no compaction has rewritten for so long is rewritten, so that what expires in data that nobody
@@ -52,6 +54,7 @@ public struct DatabaseOptions: Sendable {
         // computation underflows when a file's time lies in the future).
         rocksdb_options_set_WAL_ttl_seconds(options, 0)
         rocksdb_options_set_WAL_size_limit_MB(options, UInt64(max(1, (logRetentionBytes + (1 << 20) - 1) >> 20)))
+        if let logDirectory { rocksdb_options_set_wal_dir(options, logDirectory) }
         // RocksDB drops nothing by itself: whoever opens has made sure that the log is whole.
         rocksdb_options_set_wal_recovery_mode(options, Int32(rocksdb_absolute_consistency_recovery))
 

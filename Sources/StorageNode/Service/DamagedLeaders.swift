@@ -14,8 +14,6 @@ struct DamagedLeaders: Sendable {
         var intervalMilliseconds: UInt64 = 1_000
         /// From one attempt to hand a shard over to the next.
         var pauseMilliseconds: UInt64 = 10_000
-        /// For a follower to read everything that it has, where it cannot scrub.
-        var readingTimeout = TimeAmount.minutes(30)
     }
 
     /// What is remembered of a shard from attempt to attempt.
@@ -135,20 +133,14 @@ struct DamagedLeaders: Sendable {
     ///
     /// Throws a `Problem`, also while that goes on, and `PeerFailure`.
     private func requireWhole(_ follower: NodeAddress, _ shard: String, _ attempt: inout Attempt) async throws {
-        do throws(PeerFailure) {
-            let begun = attempt.scrubs[follower]
-            let scrub = try await node.peers.scrub(ofShard: shard, at: follower, begins: begun == nil)
-            attempt.scrubs[follower] = begun ?? scrub.number
-            // One that ended early, or was begun before a restart, is begun anew.
-            if !scrub.isRunning, scrub.failure != nil || scrub.number < begun ?? 0 { attempt.scrubs[follower] = nil }
-            guard begun != nil, !scrub.isRunning, scrub.failure == nil, scrub.number >= begun ?? 0 else {
-                throw PeerFailure.silent("\(follower) is being read, to see whether it is whole")
-            }
-            attempt.scrubs[follower] = nil
-        } catch {
-            guard case .problem(Problem.Kind.unknownPath.name, _) = error else { throw error }
-            // A node that cannot scrub reads everything for a digest.
-            try await node.peers.readAll(ofShard: shard, at: follower, timeout: limits.readingTimeout)
+        let begun = attempt.scrubs[follower]
+        let scrub = try await node.peers.scrub(ofShard: shard, at: follower, begins: begun == nil)
+        attempt.scrubs[follower] = begun ?? scrub.number
+        // One that ended early, or was begun before a restart, is begun anew.
+        if !scrub.isRunning, scrub.failure != nil || scrub.number < begun ?? 0 { attempt.scrubs[follower] = nil }
+        guard begun != nil, !scrub.isRunning, scrub.failure == nil, scrub.number >= begun ?? 0 else {
+            throw PeerFailure.silent("\(follower) is being read, to see whether it is whole")
         }
+        attempt.scrubs[follower] = nil
     }
 }

@@ -32,7 +32,9 @@ extension Node {
         case .failed(let error):
             shard.state = .failed
             if error.code == .corrupted { shard.damage = error.description }
-            shard.snapshot = keeper.absent.known(ofShard: name)?.received.progress
+            let remains = keeper.absent.known(ofShard: name)
+            shard.snapshot = remains?.received.progress
+            shard.setAside = remains?.setAside
             shard.failure = "the replica is not open: \(error)"
         }
         return shard

@@ -27,6 +27,8 @@ struct Peers: Sendable {
     static let answerTimeout = TimeAmount.seconds(1)
     /// A promotion asks everybody twice.
     private static let promotionTimeout = TimeAmount.seconds(5)
+    /// A digest reads the whole shard.
+    private static let digestTimeout = TimeAmount.seconds(60)
 
     let transport: any PeerTransport
 
@@ -73,68 +75,42 @@ struct Peers: Sendable {
         }
     }
 
-    /// Has `peer` lead a shard, which its leader so far does not: it asks the other replicas first. Takes seconds where one
+    /// Has `peer` lead a shard, which its leader so far does not: it asks the other replicas first. Takes seconds if one
     /// of them does not answer.
-    func promote(_ request: PromoteRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure) {
-        let body: [UInt8]
-        do {
-            body = try DocumentCoding.encode(request)
-        } catch {
-            throw .silent("the request cannot be encoded: \(error)")
-        }
-        let request = NodeRequest(
-            method: .POST, target: APIPath.promote(shard: shard), headers: [("content-type", MediaType.json)],
-            body: ByteBuffer(bytes: body))
+    func promote(_ promote: PromoteRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure) {
+        let request = try request(APIPath.promote(shard: shard), promote)
         try check(try await ask(peer, request, within: Peers.promotionTimeout), from: peer)
     }
 
     func fence(_ fence: FenceRequest, ofShard shard: String, at peer: NodeAddress) async throws(PeerFailure)
         -> HistoryDocument
     {
-        let body: [UInt8]
-        do {
-            body = try DocumentCoding.encode(fence)
-        } catch {
-            throw .silent("the request cannot be encoded: \(error)")
-        }
-        let request = NodeRequest(
-            method: .POST, target: APIPath.fence(shard: shard), headers: [("content-type", MediaType.json)],
-            body: ByteBuffer(bytes: body))
+        let request = try request(APIPath.fence(shard: shard), fence)
         return try decode(HistoryDocument.self, try await ask(peer, request), from: peer)
     }
 
     // MARK: Reading everything
 
-    /// How far a replica has read all that it has.
-    struct Scrub: Decodable {
-        var number: UInt64
-        var isRunning: Bool
-        /// Why it ended early.
-        var failure: String?
-    }
-
     /// Has the replica at `peer` read everything that it has, or looks how far that is.
-    func scrub(ofShard shard: String, at peer: NodeAddress, begins: Bool) async throws(PeerFailure) -> Scrub {
+    func scrub(ofShard shard: String, at peer: NodeAddress, begins: Bool) async throws(PeerFailure) -> ScrubDocument {
         let request = NodeRequest(method: begins ? .POST : .GET, target: APIPath.scrub(shard: shard))
-        let response = try await ask(peer, request)
-        return try decode(Scrub.self, response, from: peer, statuses: [200, 202])
+        return try decode(ScrubDocument.self, try await ask(peer, request), from: peer, statuses: [200, 202])
     }
 
-    /// Has the replica at `peer` read every record that it has; throws where one cannot be read.
-    func readAll(ofShard shard: String, at peer: NodeAddress, timeout: TimeAmount) async throws(PeerFailure) {
-        let request = NodeRequest(
-            method: .POST, target: APIPath.digest(shard: shard), headers: [("content-type", MediaType.json)],
-            body: ByteBuffer(string: "{}"))
-        _ = try decode(DigestDocument.self, try await ask(peer, request, within: timeout), from: peer)
-    }
-
-    /// How long a node may read for a digest.
-    private static let digestTimeout = TimeAmount.seconds(60)
-
-    func digest(_ digest: DigestRequest, ofShard shard: String, at peer: NodeAddress) async throws -> DigestDocument {
-        let request = try NodeRequest.post(APIPath.digest(shard: shard), digest)
+    func digest(
+        _ digest: DigestRequest, ofShard shard: String, at peer: NodeAddress
+    ) async throws(PeerFailure) -> DigestDocument {
+        let request = try request(APIPath.digest(shard: shard), digest)
         return try decode(
             DigestDocument.self, try await ask(peer, request, within: Peers.digestTimeout), from: peer)
+    }
+
+    private func request(_ target: String, _ document: some Encodable) throws(PeerFailure) -> NodeRequest {
+        do throws(KVError) {
+            return try NodeRequest.post(target, document)
+        } catch {
+            throw .silent("\(error)")
+        }
     }
 
     // MARK: Asking

@@ -32,7 +32,8 @@ enum ReadDecision: Equatable {
         _ guarantees: Guarantees, minVersion: Version?, at situation: Situation, newest: @autoclosure () -> Version
     ) {
         if situation.leads {
-            if guarantees.consistency == .leader, !situation.isLeader {
+            // One that is joining was to lead and has less than a follower: it would answer that keys are not there.
+            if situation.isJoining || (guarantees.consistency == .leader && !situation.isLeader) {
                 self = .leaderIsChanging
             } else if let minVersion, minVersion > newest() {
                 self = .refuseVersion(minVersion)

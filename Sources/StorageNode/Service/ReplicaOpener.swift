@@ -50,6 +50,7 @@ struct ReplicaOpener: Sendable {
     /// Throws `KVError`: `.invalidConfiguration` and `.locked`, which are for the operator to mend and not of one replica;
     /// what is open by then is closed again.
     func openAtStart(_ shards: [ShardTopology], cluster: String, peers: Peers) async throws -> Opened {
+        try checkDroppedLogs(shards)
         guard !shards.isEmpty else { return Opened() }
         let pool = NIOThreadPool(numberOfThreads: min(ReplicaOpener.openingThreadsMax, shards.count))
         pool.start()
@@ -58,6 +59,21 @@ struct ReplicaOpener: Sendable {
         let outcomes = await opener.outcomes(shards, cluster: cluster, peers: peers)
         try await pool.shutdownGracefully()
         return try await opened(shards, outcomes)
+    }
+
+    /// Throws `KVError(.invalidConfiguration)` for a shard that is not hosted here.
+    private func checkDroppedLogs(_ shards: [ShardTopology]) throws(KVError) {
+        let names = shards.map(\.name)
+        for name in configuration.dropsDamagedLogOf.sorted() {
+            guard names.contains(name) else {
+                throw KVError(
+                    .invalidConfiguration,
+                    "--drop-damaged-log \(name): this node holds no replica of \(name), but of \(names.joined(separator: ", "))"
+                )
+            }
+            configuration.logger.notice(
+                "starts with --drop-damaged-log: leave it away next time", metadata: ["shard": "\(name)"])
+        }
     }
 
     private typealias Outcome = Result<ShardReplica, any Error>
@@ -114,7 +130,9 @@ struct ReplicaOpener: Sendable {
         let replica = try await threads.runIfActive {
             try openBlocking(shard, cluster: cluster, joins: false, others: others.map(\.history))
         }
-        if !replica.role.isLeader, let most = others.max(by: { $0.history.end < $1.history.end }) {
+        if !replica.role.isLeader, let most = others.max(by: { $0.history.end < $1.history.end }),
+            replica.position < most.history.end
+        {
             configuration.logger.warning(
                 """
                 this node is to lead the shard and has less of it than a follower: it does not lead, and asks the follower \

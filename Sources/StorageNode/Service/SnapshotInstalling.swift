@@ -38,6 +38,8 @@ extension Node {
                 installed = .failure(error)
             }
             let new = try await Node.patiently(reopen)
+            // It is the database that it was.
+            if case .failure = installed, let damage = (old as? ShardReplica)?.damage { new.note(damage: damage) }
             outcome.withLock { $0 = installed.map { ($0, new.position) } }
             return new
         }

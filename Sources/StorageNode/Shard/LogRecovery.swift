@@ -20,8 +20,6 @@ struct LogRecovery {
     }
 
     struct Found: Sendable, Hashable {
-        /// The newest batch in the logs that will be replayed; nil if they hold none.
-        var end: LogPosition?
         var dropped: Dropped?
     }
 
@@ -30,6 +28,7 @@ struct LogRecovery {
     let shard: String
     /// Nil if nothing is known of this database.
     let mark: SyncedMark?
+    let isMarkUnreadable: Bool
     /// How the log was written.
     let durability: Durability
     /// Whether the machine may have lost power since.
@@ -43,28 +42,56 @@ struct LogRecovery {
     static let droppedFilesMax = 8
 
     /// Blocks: reads all of it. Durable on return.
+    /// - Parameter tablesEnd: the newest batch that tables hold, whatever is in the logs. Asked only if it matters.
     ///
     /// Throws `KVError`: `.corrupted`, and then nothing has changed; `.storageFull`, `.storageFailed`.
-    func run() throws(KVError) -> Found {
+    func run(tablesEnd: () throws(KVError) -> LogPosition) throws(KVError) -> Found {
         let logs = try LogFile.live(in: database)
-        var end: LogPosition?
+        var read = Read()
         for (index, log) in logs.enumerated() {
-            let check = try verify(log, &end)
+            let check = try verify(log, &read)
             guard check.ending != .clean else { continue }
-            try require(mayDrop(check, before: logs[(index + 1)...], end), log, check, end)
-            let dropped = try cut(log, check, logs[(index + 1)...], end)
-            return Found(end: end, dropped: dropped)
+            let later = logs[(index + 1)...]
+            try require(mayDrop(check, before: later, read.end), log, check, read.end)
+            try requireTables(before: read, tablesEnd)
+            return Found(dropped: try cut(log, check, later, read.end))
         }
         try requireLogs(logs)
-        if let mark, let end, end.lsn < mark.position.lsn, !dropsDamage {
+        if let mark, let end = read.end, end.lsn < mark.position.lsn, !dropsDamage {
             throw damaged("it ends at lsn \(end.lsn), and was on the disk up to lsn \(mark.position.lsn)")
         }
-        return Found(end: end, dropped: nil)
+        try requireTables(before: read, tablesEnd)
+        return Found(dropped: nil)
     }
 
-    /// Whether something is known to be on the disk that may or may not be in tables by now. If the logs do not hold it,
-    /// the tables must.
-    var needsTables: Bool { mark.map { $0.position.lsn > $0.tablesLsn } ?? false }
+    /// The batches in the logs so far, without a gap.
+    private struct Read {
+        var firstLsn: UInt64?
+        var end: LogPosition?
+    }
+
+    /// The logs begin right behind what tables hold, or before. A manifest that has lost its end knows fewer tables than
+    /// there are, and RocksDB does not notice.
+    private func requireTables(
+        before read: Read, _ tablesEnd: () throws(KVError) -> LogPosition
+    ) throws(KVError) {
+        let known = mark?.tablesLsn ?? 0
+        let synced = mark?.position.lsn ?? 0
+        guard !dropsDamage, read.firstLsn.map({ $0 > known + 1 }) ?? (synced > known) else { return }
+        let end = try tablesEnd().lsn
+        if let first = read.firstLsn, first > end + 1 {
+            throw damaged("it begins at lsn \(first), and the tables end at lsn \(end)")
+        }
+        if read.end == nil, end < synced {
+            throw damaged("it holds nothing, the tables end at lsn \(end), and lsn \(synced) was on the disk")
+        }
+    }
+
+    /// What was on the disk and is missing from a database that stands at `position`, which was to be opened all the same.
+    func missing(at position: LogPosition) -> ClosedRange<UInt64>? {
+        guard dropsDamage, let mark, position.lsn < mark.position.lsn else { return nil }
+        return position.lsn + 1...mark.position.lsn
+    }
 
     /// A database that is open must be where its mark says, at least.
     ///
@@ -76,17 +103,18 @@ struct LogRecovery {
 
     // MARK: Verifying
 
-    private func verify(_ log: LogFile, _ end: inout LogPosition?) throws(KVError) -> LogFileCheck {
-        var last = end
+    private func verify(_ log: LogFile, _ read: inout Read) throws(KVError) -> LogFileCheck {
+        var found = read
         let check = try LogFileCheck.run(path: "\(database)/\(log.name)") { record throws(KVError) in
             guard let parts = LogRecovery.parts(of: record) else { return false }
             for part in parts {
-                if let last, part.lsn != last.lsn + 1 || part.term < last.term { return false }
-                last = part
+                if let last = found.end, part.lsn != last.lsn + 1 || part.term < last.term { return false }
+                found.firstLsn = found.firstLsn ?? part.lsn
+                found.end = part
             }
             return true
         }
-        end = last
+        read = found
         return check
     }
 
@@ -190,7 +218,7 @@ extension LogRecovery {
         if case .mark(let found) = kept, found.database == (try SyncedMark.database(in: database)) { mark = found }
         let boot = try SyncedMark.currentBoot()
         self.init(
-            database: database, shard: configuration.name, mark: mark,
+            database: database, shard: configuration.name, mark: mark, isMarkUnreadable: kept == .unreadable,
             durability: mark?.durability ?? configuration.durability, hasRebooted: mark?.boot != boot || boot.isEmpty,
             dropsDamage: configuration.dropsDamagedLog, droppedDirectory: configuration.directory + "/dropped")
     }
@@ -198,10 +226,33 @@ extension LogRecovery {
     /// Of a checkpoint, the newest log of which may have been copied while a record was being written. Blocks.
     ///
     /// Throws `KVError`: `.corrupted`, `.storageFailed`.
-    static func settle(checkpoint path: String, shard: String) throws(KVError) {
+    static func settle(
+        checkpoint path: String, _ configuration: ShardConfiguration, _ shared: SharedResources
+    ) throws(KVError) {
         _ = try LogRecovery(
-            database: path, shard: shard, mark: nil, durability: .always, hasRebooted: false, dropsDamage: false,
-            droppedDirectory: path + "/dropped"
-        ).run()
+            database: path, shard: configuration.name, mark: nil, isMarkUnreadable: false, durability: .always,
+            hasRebooted: false, dropsDamage: false, droppedDirectory: path + "/dropped"
+        ).run { () throws(KVError) in try tablesEnd(of: path, configuration, shared) }
+    }
+
+    /// The newest batch that the tables of a database hold. Blocks.
+    ///
+    /// Throws `KVError`: `.corrupted`, `.storageFailed`.
+    static func tablesEnd(
+        of database: String, _ configuration: ShardConfiguration, _ shared: SharedResources
+    ) throws(KVError) -> LogPosition {
+        var options = configuration.databaseOptions
+        options.isReadOnly = true
+        options.mustExist = true
+        // There are no logs in the folder that the database is in.
+        options.logDirectory = Files.parent(of: database)
+        let tables = try Database(path: database, shared: shared, options: options)
+        let record = Result { () throws(KVError) in try tables.record(at: SystemRecords.positionKey) }
+        try tables.close()
+        guard let bytes = try record.get() else { return .start }
+        guard let position = bytes.withUnsafeBytes({ SystemRecords.decodePosition($0) }) else {
+            throw KVError(.corrupted, "the log position of \(configuration.name) is damaged")
+        }
+        return position
     }
 }

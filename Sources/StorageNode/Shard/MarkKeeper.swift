@@ -65,6 +65,13 @@ extension ShardReplica {
         }
     }
 
+    /// Says what was acknowledged and is not here any more, as an operator has wanted.
+    func tell(missing lsns: ClosedRange<UInt64>) {
+        logger.error(
+            "opened without the damaged part of its log: these batches were on the disk and are lost here",
+            metadata: ["shard": "\(configuration.name)", "lsns": "\(lsns.lowerBound)-\(lsns.upperBound)"])
+    }
+
     /// Says what the end of the log has lost.
     func tell(_ dropped: LogRecovery.Dropped) {
         var metadata: Logger.Metadata = [

@@ -20,6 +20,8 @@ struct ScrubRecord: Codable, Sendable, Hashable {
         guard let bytes = (try? Files.read("\(directory)/\(fileName)", bytesMax: bytesMax)) ?? nil,
             var record = try? DocumentCoding.decode(ScrubRecord.self, from: bytes), record.document.shard == shard
         else { return none }
+        // What was damaged may still be: to be read again soon.
+        if !record.document.damage.isEmpty { record.document.lastWholeMilliseconds = nil }
         if record.document.isRunning {
             record.document.isRunning = false
             record.document.failure = "the replica was closed meanwhile"

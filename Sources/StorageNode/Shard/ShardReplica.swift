@@ -67,17 +67,16 @@ public final class ShardReplica: Sendable {
         var options = configuration.databaseOptions
         options.expiries = expiries
         let recovery = try LogRecovery(configuration)
-        let recovered = try recovery.run()
-        if recovered.end == nil, recovery.needsTables {
-            // Opened for good it would forget the logs that were to be replayed, also if they come back.
-            var options = options
-            options.isReadOnly = true
-            let tables = try Database(path: recovery.database, shared: shared, options: options)
-            let end = try position(in: tables, shard: configuration.name)
-            try tables.close()
-            try recovery.require(end)
+        if recovery.isMarkUnreadable {
+            logger.warning(
+                "SYNCED cannot be read: if the end of the log is missing, this start does not find it out",
+                metadata: ["shard": "\(configuration.name)"])
+        }
+        let recovered = try recovery.run { () throws(KVError) in
+            try LogRecovery.tablesEnd(of: recovery.database, configuration, shared)
         }
         let database = try Database(path: recovery.database, shared: shared, options: options)
+        let missing = recovery.missing(at: try position(in: database, shard: configuration.name))
         // RocksDB makes the folder, and syncs what is in it but not its name.
         try Files.sync(configuration.directory)
         var (configuration, role) = (configuration, role)
@@ -89,6 +88,7 @@ public final class ShardReplica: Sendable {
             configuration, role: role, database: database, sink: sink(database), shared: shared, clock: clock,
             expiries: expiries, logger: logger, recovery: recovery)
         if let dropped = recovered.dropped { replica.tell(dropped) }
+        if let missing { replica.tell(missing: missing) }
         return replica
     }
 

@@ -147,8 +147,10 @@ final class ShardScrub: Sendable {
             } catch {
                 switch error.code {
                 case .corrupted: note(error, pass, found)
-                // A compaction has replaced it by others, which the next pass reads.
-                case .notFound: break
+                case .notFound:
+                    // Gone by a compaction, it is not one of the database's any more; the next pass reads those in its place.
+                    guard try database.liveTables().contains(where: { $0.number == table.number }) else { break }
+                    note(KVError(.corrupted, "\(database.path)/\(table.name) is gone"), pass, found)
                 default: throw error
                 }
             }
@@ -209,9 +211,21 @@ final class ShardScrub: Sendable {
             try ShardIdentity.claim(
                 directory: configuration.directory, shard: configuration.name, cluster: configuration.cluster)
             _ = try PromiseFile(directory: configuration.directory).load()
+            try requireManifest()
         } catch {
             note(KVError(.corrupted, error.message, cause: error.cause), pass, found)
         }
+    }
+
+    /// Throws `KVError(.corrupted)` if the database would not be found again.
+    private func requireManifest() throws(KVError) {
+        do throws(KVError) {
+            if try LogFile.oldestNeeded(in: database.path) != nil { return }
+        } catch {
+            // RocksDB may have begun another manifest at that moment.
+            if try LogFile.oldestNeeded(in: database.path) != nil { return }
+        }
+        throw KVError(.corrupted, "\(database.path) has no CURRENT")
     }
 
     private func note(_ damage: KVError, _ pass: ScrubPass, _ found: (KVError) -> Void) {
@@ -295,7 +309,7 @@ final class ShardScrub: Sendable {
 extension ShardReplica {
     /// Begins to read and verify everything the replica has on the disk, as fast as that goes, unless that is being done.
     /// Damage is noted. Returns at once.
-    public func startScrub() -> ScrubDocument { scrub.start { self.note(damage: $0) } }
+    public func startScrub() -> ScrubDocument { scrub.start { self.note(damage: $0, foundBy: .scrub) } }
 
     /// The scrub that runs or was the last, also of a process before this one; with number 0 before the first.
     public var lastScrub: ScrubDocument { scrub.document }
@@ -310,7 +324,7 @@ extension ShardReplica {
     /// is over. Cancelling the task ends it.
     /// - Returns: whether everything was read.
     public func scrubSlowly(bytesPerSecond: Int) async -> Bool {
-        await scrub.runSlowly(bytesPerSecond: bytesPerSecond) { self.note(damage: $0) }
+        await scrub.runSlowly(bytesPerSecond: bytesPerSecond) { self.note(damage: $0, foundBy: .scrub) }
     }
 
     /// Notes what comparing this leader with a follower at the same position has come to; nil for no difference.

@@ -25,18 +25,24 @@ struct SnapshotInstall {
         _ manifest: SnapshotManifest, isDiverged: Bool, damaged: Damaged? = nil
     ) throws(KVError) -> (diverged: DivergedWrites?, setAside: String?) {
         let folder = SnapshotFolder(directory: configuration.directory)
+        // Before anything is saved, or each attempt would save it once more.
+        if let damaged, !damaged.isContained { try requireRoom(folder) }
         let (saved, isComplete) = try saveSurplus(over: manifest, folder, isDiverged, damaged)
-        if !isComplete {
-            guard !Files.exists(folder.setAside) else {
-                throw KVError(
-                    .storageFailed,
-                    "the damaged database of \(configuration.name) may hold writes that are nowhere else, and there is a "
-                        + "\(folder.setAside) already: look at that and remove it")
-            }
-        }
+        if !isComplete { try requireRoom(folder) }
+        // What was found in the database that goes says nothing about the other.
+        try Files.removeTree("\(configuration.directory)/\(ScrubRecord.fileName)")
         try folder.markComplete(keepsDatabase: !isComplete)
         try folder.settle()
         return (saved, isComplete ? nil : folder.setAside)
+    }
+
+    /// Throws `KVError(.storageFailed)` if a damaged database was kept before.
+    private func requireRoom(_ folder: SnapshotFolder) throws(KVError) {
+        guard Files.exists(folder.setAside) else { return }
+        throw KVError(
+            .storageFailed,
+            "the damaged database of \(configuration.name) may hold writes that are nowhere else, and there is a "
+                + "\(folder.setAside) already: look at that and remove it")
     }
 
     /// What is known of a damaged replica.
@@ -47,16 +53,28 @@ struct SnapshotInstall {
         var end: LogPosition?
     }
 
+    /// What a database had that the snapshot's history has not.
+    private struct Surplus {
+        var saved: DivergedWrites?
+        /// Where the database ended.
+        var end: LogPosition
+        /// Not everything could be read.
+        var metDamage = false
+    }
+
     /// Returns also whether nothing is left that could be in the database alone.
     private func saveSurplus(
         over manifest: SnapshotManifest, _ folder: SnapshotFolder, _ isDiverged: Bool, _ damaged: Damaged?
     ) throws(KVError) -> (DivergedWrites?, isComplete: Bool) {
-        guard let damaged else { return (try saveSurplus(over: manifest, folder, isDiverged).saved, true) }
+        guard let damaged else {
+            let found = try saveSurplus(over: manifest, folder, isDiverged)
+            return (found.saved, !found.metDamage)
+        }
         if damaged.isContained { return (nil, true) }
         do throws(KVError) {
             guard Files.exists(folder.database + "/CURRENT") else { return (nil, false) }
-            let (saved, end) = try saveSurplus(over: manifest, folder, isDiverged)
-            return (saved, end >= damaged.end ?? .start && saved?.isComplete ?? true)
+            let found = try saveSurplus(over: manifest, folder, isDiverged)
+            return (found.saved, found.end >= damaged.end ?? .start && found.saved?.isComplete ?? true)
         } catch  where error.code == .corrupted {
             logger.error(
                 "cannot read what only this replica may have: \(error)", metadata: ["shard": "\(configuration.name)"])
@@ -66,23 +84,23 @@ struct SnapshotInstall {
 
     private func saveSurplus(
         over manifest: SnapshotManifest, _ folder: SnapshotFolder, _ isDiverged: Bool
-    ) throws(KVError) -> (saved: DivergedWrites?, end: LogPosition) {
-        guard Files.exists(folder.database + "/CURRENT") else { return (nil, .start) }
+    ) throws(KVError) -> Surplus {
+        guard Files.exists(folder.database + "/CURRENT") else { return Surplus(end: .start) }
         let database = try Database(
             path: folder.database, shared: shared, options: configuration.databaseOptions)
-        let saved: Result<(DivergedWrites?, LogPosition), KVError> = Result { () throws(KVError) in
+        let saved: Result<Surplus, KVError> = Result { () throws(KVError) in
             let own = try TermHistory(of: database, shard: configuration.name)
             try SnapshotReception.check(manifest, against: .init(history: own, newestTerm: own.end.term))
             let theirs = try SnapshotChecks.history(of: manifest)
             let common =
                 isDiverged
                 ? try fork(of: database, own, from: theirs, in: folder.staging) : own.common(with: theirs)
-            guard common.lsn < own.end.lsn else { return (nil, own.end) }
-            let saved = try SurplusExport(
+            guard common.lsn < own.end.lsn else { return Surplus(end: own.end) }
+            let (saved, metDamage) = try SurplusExport(
                 database: database, files: DivergedFiles(directory: configuration.divergedDirectory),
                 shard: configuration.name, wallMilliseconds: clock.bounded.read().now(), logger: logger
             ).save(common.lsn + 1...own.end.lsn, after: common)
-            return (saved, own.end)
+            return Surplus(saved: saved, end: own.end, metDamage: metDamage)
         }
         try database.close()
         return try saved.get()
@@ -257,12 +275,6 @@ extension ShardReplica {
             manifest: manifest, replaced: replaced, diverged: outcome.diverged, setAside: outcome.setAside)
     }
 
-    /// The damaged database that was kept when this replica was rebuilt; nil if there is none. Blocks.
-    public var setAside: String? {
-        let folder = SnapshotFolder(directory: configuration.directory).setAside
-        return Files.exists(folder) ? folder : nil
-    }
-
     /// The saved writes of this shard that its history has not, newest last. Blocks.
     public func divergedWrites() throws(KVError) -> [DivergedWrites] {
         try DivergedFiles(directory: configuration.divergedDirectory).list(shard: configuration.name)
@@ -282,5 +294,13 @@ private final class AwaitedOutcome: Sendable {
     func wait(milliseconds: Int) -> ApplyOutcome? {
         _ = isThere.wait(timeout: .now() + .milliseconds(milliseconds))
         return outcome.withLock { $0 }
+    }
+}
+
+extension RebuildableReplica {
+    /// The damaged database that was kept when this replica was rebuilt; nil if there is none. Blocks.
+    public var setAside: String? {
+        let folder = SnapshotFolder(directory: configuration.directory).setAside
+        return Files.exists(folder) ? folder : nil
     }
 }

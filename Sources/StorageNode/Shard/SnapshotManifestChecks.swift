@@ -35,6 +35,12 @@ enum SnapshotChecks {
         return String(repeating: "0", count: 8 - digits.count) + digits
     }
 
+    /// The CRC-32C of a text, eight lower-case hex digits.
+    static func checksum(ofText text: String) -> String {
+        var text = text
+        return text.withUTF8 { SnapshotChecks.text(CRC32C.checksum(UnsafeRawBufferPointer($0))) }
+    }
+
     /// Nil for anything but eight hex digits.
     static func checksum(_ text: some StringProtocol) -> UInt32? {
         guard text.utf8.count == 8, text.utf8.allSatisfy({ $0 != UInt8(ascii: "+") && $0 != UInt8(ascii: "-") }) else {

@@ -121,7 +121,7 @@ final class SnapshotSource: Sendable {
         try Files.makeDirectory(directory)
         try database.checkpoint(to: path)
         let names = try Files.names(in: path) ?? []
-        try LogRecovery.settle(checkpoint: path, shard: configuration.name)
+        try LogRecovery.settle(checkpoint: path, configuration, shared)
         // What is damaged here must never take the place of a follower's good data. The checksums below read it once more,
         // most of it from memory.
         for name in names where name.hasSuffix(".sst") { try check(name, in: path) }

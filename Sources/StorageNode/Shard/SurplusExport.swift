@@ -17,36 +17,40 @@ struct SurplusExport {
     /// - Parameter common: the last batch that is not surplus.
     ///
     /// Throws `KVError` where not everything that is here could be saved: then nothing may be removed.
-    func save(_ lsns: ClosedRange<UInt64>, after common: TermHistory.Common) throws(KVError) -> DivergedWrites {
+    /// - Returns: also whether some of it could not be read, as it lies in damaged blocks.
+    func save(
+        _ lsns: ClosedRange<UInt64>, after common: TermHistory.Common
+    ) throws(KVError) -> (DivergedWrites, metDamage: Bool) {
         do throws(KVError) {
             var file = try files.begin(shard: shard, lsns: lsns, wallMilliseconds: wallMilliseconds)
-            let isComplete = try copy(lsns, after: common, to: &file)
-            return try file.finish(isComplete: isComplete)
+            let (isComplete, metDamage) = try copy(lsns, after: common, to: &file)
+            return (try file.finish(isComplete: isComplete), metDamage)
         } catch {
             guard error.code == .corrupted || error.code == .logMismatch else { throw error }
             // What cannot be read in the log is in the tables still, where it was not overwritten.
             logger.error("cannot read the log, saving what the tables hold: \(error)", metadata: ["shard": "\(shard)"])
             var file = try files.begin(shard: shard, lsns: lsns, wallMilliseconds: wallMilliseconds)
-            try scan(above: common.version, below: nil, to: &file)
-            return try file.finish(isComplete: false)
+            let metDamage = try scan(above: common.version, below: nil, to: &file)
+            return (try file.finish(isComplete: false), metDamage)
         }
     }
 
     /// The log from the first surplus batch on; where it begins later, first what the tables still hold of the batches
-    /// it lost. Returns whether it had all of them.
+    /// it lost. Returns whether it had all of them, and whether tables met damage.
     private func copy(
         _ lsns: ClosedRange<UInt64>, after common: TermHistory.Common, to file: inout DivergedFile
-    ) throws(KVError) -> Bool {
+    ) throws(KVError) -> (isComplete: Bool, metDamage: Bool) {
         let cursor = LogCursor(database, sequence: 1)
         while let record = try cursor.load(framesFrom: lsns.lowerBound), record.last < lsns.lowerBound {}
         guard let first = try cursor.peek() else {
-            try scan(above: common.version, below: nil, to: &file)
-            return false
+            return (false, try scan(above: common.version, below: nil, to: &file))
         }
         let isComplete = first.position.lsn == lsns.lowerBound
+        var metDamage = false
         if !isComplete {
             let operations = try LoggedOperation.all(in: first.frame, at: first.position)
-            try scan(above: common.version, below: operations.first?.version ?? first.position.version, to: &file)
+            metDamage = try scan(
+                above: common.version, below: operations.first?.version ?? first.position.version, to: &file)
         }
         var expected = first.position.lsn
         while let batch = try cursor.peek(), batch.position.lsn <= lsns.upperBound {
@@ -62,13 +66,16 @@ struct SurplusExport {
         guard expected == lsns.upperBound + 1 else {
             throw KVError(.logMismatch, "the log ends at lsn \(expected - 1), the database at lsn \(lsns.upperBound)")
         }
-        return isComplete
+        return (isComplete, metDamage)
     }
 
     /// The records of a range of versions that can be read: of every key its newest write, and nothing of those that were
     /// removed. It never has everything, and what lies in a damaged block is missing too.
     /// - Parameter end: the first version that is left out; nil for none.
-    private func scan(above start: Version, below end: Version?, to file: inout DivergedFile) throws(KVError) {
+    /// - Returns: whether there is such a block.
+    private func scan(
+        above start: Version, below end: Version?, to file: inout DivergedFile
+    ) throws(KVError) -> Bool {
         var failure: KVError?
         let damage = try database.forEachReadableUserRecord { key, value in
             guard value.version > start, end.map({ value.version < $0 }) ?? true else { return true }
@@ -85,6 +92,7 @@ struct SurplusExport {
             logger.error(
                 "what lies in damaged blocks cannot be saved: \(damage)", metadata: ["shard": "\(shard)"])
         }
+        return damage != nil
     }
 }
 

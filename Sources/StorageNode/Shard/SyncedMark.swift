@@ -71,14 +71,14 @@ package struct SyncedMark: Sendable, Hashable {
             logs = \(logs.joined(separator: " "))
 
             """
-        return "\(body)crc32c = \(SyncedMark.checksum(body))\n"
+        return "\(body)crc32c = \(SnapshotChecks.checksum(ofText: body))\n"
     }
 
     /// Nil for anything but a ``text``.
     package init?(text: String) {
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         guard lines.count == 11, lines[0] == SyncedMark.title, lines[10].isEmpty,
-            lines[9] == "crc32c = \(SyncedMark.checksum(lines[..<9].joined(separator: "\n") + "\n"))"
+            lines[9] == "crc32c = \(SnapshotChecks.checksum(ofText: lines[..<9].joined(separator: "\n") + "\n"))"
         else { return nil }
         func value(_ index: Int, _ name: String) -> Substring? {
             lines[index].hasPrefix("\(name) = ") ? lines[index].dropFirst(name.utf8.count + 3) : nil
@@ -94,11 +94,6 @@ package struct SyncedMark: Sendable, Hashable {
             database: String(database), position: LogPosition(term: term, lsn: lsn, version: version),
             tablesLsn: tablesLsn, durability: durability, boot: String(boot),
             logs: logs.split(separator: " ").map(String.init))
-    }
-
-    private static func checksum(_ text: String) -> String {
-        var text = text
-        return text.withUTF8 { SnapshotChecks.text(CRC32C.checksum(UnsafeRawBufferPointer($0))) }
     }
 
     // MARK: What it is compared with

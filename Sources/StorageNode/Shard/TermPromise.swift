@@ -24,7 +24,9 @@ package protocol PromiseStore: Sendable {
 /// replica that is rebuilt from a snapshot must not forget it.
 struct PromiseFile: PromiseStore {
     static let fileName = "FENCE"
-    private static let title = "distribKV term promise, format 1"
+    private static let title = "distribKV term promise, format 2"
+    /// Of before 2026-12, without a checksum.
+    private static let oldTitle = "distribKV term promise, format 1"
     let directory: String
 
     private var path: String { "\(directory)/\(PromiseFile.fileName)" }
@@ -35,9 +37,13 @@ struct PromiseFile: PromiseStore {
     func load() throws(KVError) -> TermPromise? {
         guard let text = try DurableFile.read(path) else { return nil }
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
-        guard lines.count == 4, lines[0] == PromiseFile.title, lines[1].hasPrefix("term = "),
-            let term = UInt64(lines[1].dropFirst(7)), term <= ShardRole.termMax, lines[2].hasPrefix("candidate = "),
-            lines[3].isEmpty
+        let isWhole =
+            lines.first.map { $0 == PromiseFile.oldTitle } ?? false
+            ? lines.count == 4
+            : lines.count == 5 && lines[0] == PromiseFile.title
+                && lines[3] == "crc32c = \(SnapshotChecks.checksum(ofText: lines[..<3].joined(separator: "\n") + "\n"))"
+        guard isWhole, lines[1].hasPrefix("term = "), let term = UInt64(lines[1].dropFirst(7)),
+            term <= ShardRole.termMax, lines[2].hasPrefix("candidate = "), lines[lines.count - 1].isEmpty
         else { throw damaged() }
         let name = lines[2].dropFirst(12)
         if name == "unknown" { return TermPromise(term: term, candidate: nil) }
@@ -55,7 +61,8 @@ struct PromiseFile: PromiseStore {
     /// Blocks.
     func save(_ promise: TermPromise) throws(KVError) {
         let candidate = promise.candidate.map(\.description) ?? "unknown"
+        let body = "\(PromiseFile.title)\nterm = \(promise.term)\ncandidate = \(candidate)\n"
         try DurableFile.replace(
-            path, with: "\(PromiseFile.title)\nterm = \(promise.term)\ncandidate = \(candidate)\n", in: directory)
+            path, with: "\(body)crc32c = \(SnapshotChecks.checksum(ofText: body))\n", in: directory)
     }
 }
