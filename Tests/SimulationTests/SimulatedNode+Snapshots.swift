@@ -34,10 +34,12 @@ extension SimulatedNode.Process {
             let disk = self.node.disk
             let now = self.node.clock.monotonic
             _ = replica.leases.expire(now: now)
-            if self.world.sabotage != .giveOldSnapshots { replica.leases.retire(before: term) }
+            // Whoever gives old ones gives them whatever the follower has.
+            let givesOld = self.world.sabotage == .giveOldSnapshots
+            if !givesOld { replica.leases.retire(before: term) }
             let first = disk.read { $0.firstRetained <= $0.last.lsn ? $0.firstRetained : nil }
             if case .share(let id) = try replica.leases.open(
-                logFirstLsn: first, atLeast: lsn, committed: replica.commits.committed, now: now),
+                logFirstLsn: first, atLeast: givesOld ? 0 : lsn, committed: replica.commits.committed, now: now),
                 let manifest = self.world.checkpoints[id]?.manifest
             {
                 return manifest
