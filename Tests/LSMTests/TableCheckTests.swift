@@ -47,6 +47,26 @@ private func code(_ body: () throws(KVError) -> Void) -> KVError.Code? {
 }
 
 @Suite struct TableCheckTests {
+    /// RocksDB with its assertions on ends the process at one of these.
+    @Test func noBitAtTheEndEndsTheProcess() throws {
+        let directory = try TemporaryDirectory()
+        let table = try Table(in: directory)
+        var refused = 0
+        for index in table.bytes.count - 1_500..<table.bytes.count {
+            let found = try table.check(flippingBit: 7, of: index)
+            guard let properties = found, properties == .corrupted else { continue }
+            let opened = code { () throws(KVError) in
+                let database = try Database(path: directory.path + "/db", shared: SharedResources())
+                try database.close()
+            }
+            if opened == .corrupted { refused += 1 }
+        }
+        #expect(refused > 10)
+        try table.write(table.bytes)
+        let database = try Database(path: directory.path + "/db", shared: SharedResources())
+        try database.close()
+    }
+
     @Test func aWholeTableIsWhole() throws {
         let directory = try TemporaryDirectory()
         let table = try Table(in: directory)

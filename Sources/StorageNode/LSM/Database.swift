@@ -78,6 +78,7 @@ public final class Database: Sendable {
     private static func open(
         path: String, shared: SharedResources, options: DatabaseOptions, filter: ExpiryFilter?
     ) throws(KVError) -> ForeignHandle {
+        for name in FolderNames.list(path) where name.hasSuffix(".sst") { try TableEnd.check("\(path)/\(name)") }
         let infoLog = InfoLogDirectory()
         defer { infoLog?.remove() }
         var lastStatus: RocksDBStatus?

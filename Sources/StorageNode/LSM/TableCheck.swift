@@ -18,6 +18,7 @@ public enum TableCheck {
     public static func verify(
         path: String, knownAs: String? = nil, isDirect: Bool = false, beforeRead: (_ bytes: Int) -> Bool = { _ in true }
     ) throws(KVError) {
+        try TableEnd.check(path, knownAs: knownAs)
         var status = run(path, isDirect: isDirect, beforeRead)
         // tmpfs, for one, knows no direct reads, and says so when a file is opened.
         if isDirect, let refused = status, refused.isWithoutDirectReads {

@@ -29,8 +29,6 @@ struct SnapshotInstall {
         if let damaged, !damaged.isContained { try requireRoom(folder) }
         let (saved, isComplete) = try saveSurplus(over: manifest, folder, isDiverged, damaged)
         if !isComplete { try requireRoom(folder) }
-        // What was found in the database that goes says nothing about the other.
-        try Files.removeTree("\(configuration.directory)/\(ScrubRecord.fileName)")
         try folder.markComplete(keepsDatabase: !isComplete)
         try folder.settle()
         return (saved, isComplete ? nil : folder.setAside)
