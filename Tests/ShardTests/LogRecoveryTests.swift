@@ -191,6 +191,11 @@ import Wire
         bytes[killed.ends[22]] ^= 1
         try killed.write(bytes)
         try killed.expectRefused("damage before the mark")
+        // Also if nothing is left before it: then it is the tables that lack what was on the disk.
+        bytes = killed.sound
+        bytes[8] ^= 1
+        try killed.write(bytes)
+        try killed.expectRefused("damage in the first record")
         bytes = killed.sound
         bytes[killed.ends[30]] ^= 1
         try killed.write(bytes)

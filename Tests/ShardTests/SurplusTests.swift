@@ -250,6 +250,29 @@ import Wire
         try await new.close()
     }
 
+    /// Damage that nobody had met before the surplus is read: what could not be saved is kept as it is.
+    @Test func whatLiesInDamagedBlocksIsKept() async throws {
+        let (old, new, _, pair) = try await parted()
+        defer { withExtendedLifetime(pair) {} }
+        var random = SeededGenerator(seed: 3)
+        for index in 0..<60 {
+            _ = try await old.write([
+                .put(key: ByteBuffer(string: "own-\(index)"), value: ByteBuffer(bytes: random.bytes(1_000)))
+            ])
+        }
+        try old.database.flush()
+        try old.database.trimArchivedLogs(keepingBytes: 0)
+        try Damage.flipBit(ofFile: try #require(Damage.tables(in: old.database.path).first))
+        #expect(old.damage == nil)
+        let (installation, rebuilt) = try await rebuild(old, from: new)
+        let diverged = try #require(installation.diverged)
+        #expect(!diverged.isComplete && diverged.writes < 60 && diverged.writes > 30)
+        #expect(installation.setAside == old.configuration.directory + "/db.damaged")
+        #expect(rebuilt.setAside == installation.setAside)
+        try await rebuilt.close()
+        try await new.close()
+    }
+
     /// A barrier is no write, and still a history of its own.
     @Test func aTermWithoutWritesLeavesAnEmptyFile() async throws {
         let pair = try await SnapshotPair.open(writes: 5)

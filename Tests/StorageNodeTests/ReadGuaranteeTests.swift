@@ -227,6 +227,9 @@ import Wire
         #expect(try decide("", 11, leads: true) == .refuseVersion(Version(rawValue: 11)))
         #expect(try decide("consistency=leader", leads: true, isLeader: false) == .leaderIsChanging)
         #expect(try decide(leads: true, isLeader: false) == .answer)
+        // It was to lead and has less than a follower: what is not here may be there.
+        #expect(try decide(leads: true, isLeader: false, isJoining: true) == .leaderIsChanging)
+        #expect(try decide("max_staleness=1h", leads: true, isLeader: false, isJoining: true) == .leaderIsChanging)
     }
 
     @Test func fieldsAreFoundInAnyCase() throws {
