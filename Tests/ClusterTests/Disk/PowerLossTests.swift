@@ -145,6 +145,8 @@ extension ClusterTests {
                 try await write(5)
                 try await cluster.waitForConvergence()
                 #expect(try await cluster.node(1).terminate() == .exited(0))
+                // It would go on with the rebuilding of what is looked at.
+                try await cluster.process("replicator")?.killHard()
                 let loss = try PowerLoss(preload, base: base)
                 let moments = loss.moments(PowerLoss.runs(12), [.everything, nil], using: &random)
                 try await loss.replay(moments, in: cluster.directory) { moment, image in
