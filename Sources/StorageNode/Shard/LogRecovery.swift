@@ -19,10 +19,6 @@ struct LogRecovery {
         var keptIn: String?
     }
 
-    struct Found: Sendable, Hashable {
-        var dropped: Dropped?
-    }
-
     /// The database's folder.
     let database: String
     let shard: String
@@ -43,9 +39,10 @@ struct LogRecovery {
 
     /// Blocks: reads all of it. Durable on return.
     /// - Parameter tablesEnd: the newest batch that tables hold, whatever is in the logs. Asked only if it matters.
+    /// - Returns: nil if the log was whole.
     ///
     /// Throws `KVError`: `.corrupted`, and then nothing has changed; `.storageFull`, `.storageFailed`.
-    func run(tablesEnd: () throws(KVError) -> LogPosition) throws(KVError) -> Found {
+    func run(tablesEnd: () throws(KVError) -> LogPosition) throws(KVError) -> Dropped? {
         let logs = try LogFile.live(in: database)
         var read = Read()
         for (index, log) in logs.enumerated() {
@@ -54,14 +51,14 @@ struct LogRecovery {
             let later = logs[(index + 1)...]
             try require(mayDrop(check, before: later, read.end), log, check, read.end)
             try requireTables(before: read, tablesEnd)
-            return Found(dropped: try cut(log, check, later, read.end))
+            return try cut(log, check, later, read.end)
         }
         try requireLogs(logs)
         if let mark, let end = read.end, end.lsn < mark.position.lsn, !dropsDamage {
             throw damaged("it ends at lsn \(end.lsn), and was on the disk up to lsn \(mark.position.lsn)")
         }
         try requireTables(before: read, tablesEnd)
-        return Found(dropped: nil)
+        return nil
     }
 
     /// The batches in the logs so far, without a gap.

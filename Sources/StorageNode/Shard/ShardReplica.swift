@@ -72,7 +72,7 @@ public final class ShardReplica: Sendable {
                 "SYNCED cannot be read: if the end of the log is missing, this start does not find it out",
                 metadata: ["shard": "\(configuration.name)"])
         }
-        let recovered = try recovery.run { () throws(KVError) in
+        let dropped = try recovery.run { () throws(KVError) in
             try LogRecovery.tablesEnd(of: recovery.database, configuration, shared)
         }
         let database = try Database(path: recovery.database, shared: shared, options: options)
@@ -87,7 +87,7 @@ public final class ShardReplica: Sendable {
         let replica = try ShardReplica(
             configuration, role: role, database: database, sink: sink(database), shared: shared, clock: clock,
             expiries: expiries, logger: logger, recovery: recovery)
-        if let dropped = recovered.dropped { replica.tell(dropped) }
+        if let dropped { replica.tell(dropped) }
         if let missing { replica.tell(missing: missing) }
         return replica
     }
